@@ -66,8 +66,14 @@ fn main() {
     let span = Span { after: 7, through: 9, ack_within_ms: 200 };
     let carried = Carried { span, messages: (8..=9).map(coupon).collect() };
     let missed = Missed { skipped: vec![(type_name("chat"), 700)], merged: vec![(type_name("enter"), 30)] };
-    let refresh =
-        Refresh { missed, latest: vec![chat()], counters: likes(), carried: None, history: Vec::new() };
+    let refresh = Refresh {
+        missed,
+        latest: vec![chat()],
+        latest_rest: None,
+        counters: likes(),
+        carried: None,
+        history: Vec::new(),
+    };
     let greeting = Greeting { heartbeat_ms: 25_000, resumed: false, reset: None };
     let counters = vec![(type_name("like"), 1_234_567)];
     let snapshot = Snapshot {
@@ -75,6 +81,7 @@ fn main() {
         history: history(),
         cut_short: false,
         latest: vec![chat()],
+        latest_rest: None,
         counters,
         stream: None,
     };

@@ -93,6 +93,7 @@ fn the_turns(criterion: &mut Criterion, frame: &Bytes, now: Instant) {
             encoding: encoding(member),
             seq: Seq(0),
             place: StreamPlace::default(),
+            latest: None,
         };
         segment.join(entrant, now);
     }

@@ -4,10 +4,11 @@
 //! `sudo -E cargo bench --bench slow` (root, `ip`, `tc` with `htb` and `tbf`). The bench makes a network
 //! namespace with a link for each case: 64, 72, 128 and 256 kbit/s, IP headers included, each with a deep queue.
 //! Each link has one device, and each device a room: without chat, with 100 and with 400 messages a second of 300
-//! bytes, each with an empty history and with one of 256 KiB. All of these have a receive buffer of 4 KiB, or one
-//! that the kernel tunes, or also segments of up to 64 KiB. Each room gets 20 coupons. `SLOW_RUNS` (3) is the
-//! number of runs, `SLOW_ONLY` a part of the titles of the cases to run (`64 kbit/s, 400 chat/s`). The promise is
-//! 3 s; the bench fails past it.
+//! bytes, each with an empty history, with one of 256 KiB, and with 64 latest values of 2 KiB, of which one changes
+//! with each coupon. All of these have a receive buffer of 4 KiB, or one that the kernel tunes, or also segments of
+//! up to 64 KiB. Each room gets 20 coupons. `SLOW_RUNS` (3) is the number of runs, `SLOW_ONLY` a part of the titles
+//! of the cases to run (`64 kbit/s, 400 chat/s`). The promise is 3 s; the bench fails past it, and if a device does
+//! not hold the newest value of each key in the end.
 
 mod support;
 
@@ -30,7 +31,12 @@ use support::{Answer, Node, pin_the_load, print};
 const SPACE: &str = "roomcast-slow";
 const KBITS: [u32; 4] = [64, 72, 128, 256];
 const CHATS: [u32; 3] = [0, 100, 400];
-const HISTORIES: [usize; 2] = [0, 256 * 1024];
+const PASTS: [Past; 3] = [
+    Past { name: "history 0 KiB", history_bytes: 0, latest_keys: 0 },
+    Past { name: "history 256 KiB", history_bytes: 256 * 1024, latest_keys: 0 },
+    Past { name: "64 latest values", history_bytes: 0, latest_keys: 64 },
+];
+const LATEST_BYTES: usize = 2048;
 const CHAT_BYTES: usize = 300;
 const COUPON_BYTES: usize = 300;
 const COUPONS: usize = 20;
@@ -46,13 +52,21 @@ const COUPON_AGE_MAX: Duration = Duration::from_secs(3);
 /// The time in which a device is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The room before its device joins.
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    name: &'static str,
+    history_bytes: usize,
+    latest_keys: usize,
+}
+
 /// One link, one device, one room.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     index: usize,
     kbit: u32,
     chat_per_second: u32,
-    history_bytes: usize,
+    past: Past,
     kernels: Kernels,
 }
 
@@ -77,6 +91,10 @@ struct Found {
     closes: u32,
     pieces: u32,
     chats: u64,
+    /// Key -> the payload of the newest value.
+    values: BTreeMap<String, String>,
+    /// Keys of which the device holds another value than the newest.
+    stale: usize,
 }
 
 /// The state that the publisher and the device of a room share.
@@ -111,9 +129,8 @@ fn cases() -> Vec<Case> {
     for kernels in KERNELS {
         for kbit in KBITS {
             for chat_per_second in CHATS {
-                for history_bytes in HISTORIES {
-                    let index = cases.len();
-                    cases.push(Case { index, kbit, chat_per_second, history_bytes, kernels });
+                for past in PASTS {
+                    cases.push(Case { index: cases.len(), kbit, chat_per_second, past, kernels });
                 }
             }
         }
@@ -125,9 +142,8 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn title(self) -> String {
-        let Self { kbit, chat_per_second, history_bytes, kernels, .. } = self;
-        let history = history_bytes / 1024;
-        format!("{kbit} kbit/s, {chat_per_second} chat/s, history {history} KiB, {}", kernels.name)
+        let Self { kbit, chat_per_second, past, kernels, .. } = self;
+        format!("{kbit} kbit/s, {chat_per_second} chat/s, {}, {}", past.name, kernels.name)
     }
 
     fn room(self, run: u32) -> String {
@@ -183,7 +199,11 @@ fn run(line: &str) -> Result<(), String> {
 }
 
 fn one_run(run: u32) -> bool {
-    let node = Node::start_on("0.0.0.0:0", &["--ephemeral", "--insecure"]);
+    let node = Node::start_on(
+        "0.0.0.0:0",
+        &["--ephemeral", "--insecure"],
+        &[("ROOMCAST__TYPES__PRICE__CLASS", "latest")],
+    );
     let doors = (node.viewer_door.port(), node.publisher_door);
     let threads: Vec<_> = cases()
         .into_iter()
@@ -206,23 +226,31 @@ fn report(run: u32, case: Case, mut found: Found) -> bool {
     let joined = found.joined_after.map_or_else(|| "never".to_owned(), |took| format!("{took:.1?}"));
     print(&format!(
         "slow: run {run}, {}: coupons p50 {median:.2?}, worst {worst:.2?}, late {late}, lost {lost}; joined \
-         after {joined}, attempts {}, closed {}, pieces {}, chat shown {}",
+         after {joined}, attempts {}, closed {}, pieces {}, chat shown {}, values stale {}",
         case.title(),
         found.attempts,
         found.closes,
         found.pieces,
         found.chats,
+        found.stale,
     ));
-    late == 0 && lost == 0 && found.attempts == 1 && found.closes == 0
+    late == 0 && lost == 0 && found.attempts == 1 && found.closes == 0 && found.stale == 0
 }
 
 /// Fills a room's history, lets a device join at the end of its link, and publishes until the last coupon.
 fn watch(case: Case, room: &str, viewer_port: u16, publisher_door: SocketAddr) -> Found {
     let mut publisher = Publisher::connect(publisher_door, room);
     // Messages of 1 300 bytes: the history holds 200.
-    for _ in 0..case.history_bytes / 13_000 {
+    for _ in 0..case.past.history_bytes / 13_000 {
         publisher.chat(10, 1_300);
     }
+    let mut newest = BTreeMap::new();
+    let mut price = |publisher: &mut Publisher, coupon: usize, key: usize| {
+        let payload = format!("{coupon:0>LATEST_BYTES$}");
+        publisher.publish(&format!(r#"{{"type":"price","key":"k{key}","payload":"{payload}"}}"#));
+        newest.insert(format!("k{key}"), payload);
+    };
+    (0..case.past.latest_keys).for_each(|key| price(&mut publisher, 0, key));
     let shared = Arc::new(Room::default());
     let heard = Arc::clone(&shared);
     let address = SocketAddr::from((case.address(1), viewer_port));
@@ -245,8 +273,11 @@ fn watch(case: Case, room: &str, viewer_port: u16, publisher_door: SocketAddr) -
         })
     });
     let mut due = now() + Duration::from_millis(500);
-    for _ in 0..COUPONS {
+    for coupon in 1..=COUPONS {
         wait_until(due);
+        if case.past.latest_keys > 0 {
+            price(&mut publisher, coupon, coupon % case.past.latest_keys);
+        }
         publisher.coupon(&shared);
         due += COUPON_EACH;
     }
@@ -255,7 +286,9 @@ fn watch(case: Case, room: &str, viewer_port: u16, publisher_door: SocketAddr) -
     if let Some(chats) = chats {
         chats.join().expect("every publish is taken");
     }
-    device.join().expect("a device does not panic")
+    let mut found = device.join().expect("a device does not panic");
+    found.stale = newest.iter().filter(|(key, payload)| found.values.get(*key) != Some(*payload)).count();
+    found
 }
 
 fn now() -> Instant {
@@ -363,6 +396,13 @@ fn hear(
     for list in ["history", "messages"] {
         let messages = frame[list].as_array().into_iter().flatten();
         found.chats += messages.filter(|message| message["type"] == "chat").count() as u64;
+    }
+    for list in ["latest", "messages"] {
+        let messages = frame[list].as_array().into_iter().flatten();
+        for value in messages.filter(|message| message["type"] == "price") {
+            let text = |field: &str| value[field].as_str().expect("text").to_owned();
+            found.values.insert(text("key"), text("payload"));
+        }
     }
     let Some((epoch, at)) = cursor else { return };
     let through = frame["through"].as_u64().unwrap_or(0);

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast::store::redb::Redb;
-use roomcast::store::time::{StoreClock, StoreNow};
+use roomcast::store::time::{LastTimes, StoreClock, StoreNow};
 use roomcast::store::{Append, Store};
 use roomcast_core::room::id::{Epoch, MessageId, RoomName};
 use roomcast_core::room::message::{Class, Message, Payload, sample};
@@ -97,7 +97,7 @@ fn append(room: &RoomName, offsets: RangeInclusive<u64>, payload_bytes: usize) -
 /// The present moment, on a clock that goes with the wall clock.
 fn now() -> StoreNow {
     let now = roomcast::clock::now();
-    StoreClock::start(None, now).now(now)
+    StoreClock::start(LastTimes::default(), now).now(now)
 }
 
 fn commit(store: &mut Redb, appends: &[Append]) -> Duration {

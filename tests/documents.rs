@@ -252,7 +252,7 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
     let missed = Missed { skipped: vec![(type_name("chat"), 300)], merged: vec![(type_name("enter"), 2)] };
     let latest = vec![online()];
     let counters = counter(40, 1291);
-    let refresh = Refresh { missed, latest, counters, carried: None, history: Vec::new() };
+    let refresh = Refresh { missed, latest, latest_rest: None, counters, carried: None, history: Vec::new() };
     let mut past = History::default();
     past.push(Seq(41), chat(), roomcast::clock::now().instant);
     let snapshot = Snapshot {
@@ -260,6 +260,7 @@ fn shown_frames() -> BTreeMap<String, Bytes> {
         history: past.since(Seq(0)).cloned().collect(),
         cut_short: false,
         latest: vec![online()],
+        latest_rest: None,
         counters: vec![(type_name("like"), 1251)],
         stream: Some(Opening {
             epoch: EPOCH,

@@ -4,8 +4,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
-use roomcast_core::limits::{HISTORY_MESSAGES_MAX, ROOMS_PER_CONNECTION_MAX};
+use roomcast_core::limits::{HISTORY_MESSAGES_MAX, ROOMS_PER_CONNECTION_MAX, WELCOME_FIRST_BYTES_MAX};
 use serde_json::{Value, json};
 use support::device::{list, published};
 use support::{Device, Doors, Encoding, Handshake, Heard, Node, one_and_four_shards};
@@ -22,6 +24,7 @@ one_and_four_shards!(
     counters_tell_what_was_added_and_the_exact_total,
     payloads_arrive_as_they_were_published,
     a_welcome_tells_the_history_the_latest_values_and_the_totals,
+    latest_values_without_room_in_a_welcome_follow,
     seen_trims_the_history_to_what_is_newer,
     history_is_pulled_from_where_a_reader_left_off,
     a_history_keeps_its_newest_messages,
@@ -263,6 +266,31 @@ async fn a_welcome_tells_the_history_the_latest_values_and_the_totals(shards: us
         assert_eq!(latest, [json!(3), json!(5)]);
         assert_eq!(welcome["counters"], json!({"like": 4}));
         assert_eq!((&welcome["resumed"], &welcome["reset"]), (&json!(false), &Value::Null));
+    }
+}
+
+async fn latest_values_without_room_in_a_welcome_follow(shards: usize) {
+    let node = Node::with(shards, &[("TYPES__PRICE__CLASS", "latest")]);
+    let price = |key: usize| json!({"type": "price", "key": format!("k{key}"), "payload": "a".repeat(2048)});
+    for key in 0..64 {
+        node.publish("r1", &price(key)).await;
+    }
+    for encoding in [Encoding::Json, Encoding::Proto] {
+        let mut device = Device::join(&node, "r1", encoding).await;
+        assert!(device.welcome.to_string().len() <= WELCOME_FIRST_BYTES_MAX);
+        let mut held = BTreeSet::new();
+        let mut told = list(&device.welcome, "latest");
+        loop {
+            let prices = told.iter().filter(|it| it["type"] == "price");
+            held.extend(prices.map(|it| it["key"].as_str().expect("a key").to_owned()));
+            if held.len() == 64 {
+                break;
+            }
+            let frame = device.batch().await;
+            told = [list(&frame, "latest"), published(&frame)].concat();
+        }
+        node.chat("r1", 0..1).await;
+        assert_eq!(published(&device.batch().await)[0]["payload"], 0, "the device is level");
     }
 }
 

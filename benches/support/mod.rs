@@ -57,15 +57,11 @@ impl Node {
 
     /// Starts a node with these arguments and with these environment variables alone.
     pub(crate) fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::start_at(LOOPBACK, arguments, variables)
+        Self::start_on(LOOPBACK, arguments, variables)
     }
 
-    /// Starts a node whose viewer door listens on this address.
-    pub(crate) fn start_on(viewer: &str, arguments: &[&str]) -> Self {
-        Self::start_at(viewer, arguments, &[])
-    }
-
-    fn start_at(viewer: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    /// Starts a node likewise whose viewer door listens on this address.
+    pub(crate) fn start_on(viewer: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let program = env!("CARGO_BIN_EXE_roomcast");
         let mut command = core("BENCH_SERVER_CORE").map_or_else(
             || Command::new(program),

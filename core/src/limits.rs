@@ -43,6 +43,10 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(600);
 pub const WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Bytes of a count in JSON, the larger encoding: `,"count":` and sixteen digits.
 pub const COUNT_WIRE_BYTES: usize = 9 + 16;
+/// Bytes of a counter's change in a frame beside its name, in the larger encoding: increment and total.
+pub const CHANGE_WIRE_BYTES: usize = 22 + 2 * 16;
+/// Bytes of a frame's fields beside messages and counts, with room to spare for the longest names.
+pub const FIELDS_WIRE_BYTES: usize = 600;
 /// Largest weight of a type. Above: refused at start, or 400.
 pub const WEIGHT_MAX: u32 = 1_000_000;
 /// Largest configured rate, in messages a second, and largest burst, in messages. Above: refused at start, or
@@ -121,6 +125,14 @@ pub const CATCH_UP_BYTES_MAX: usize = 64 * KIB;
 /// Encoded bytes of reliable messages in a frame to a member whose device is slow or unproven. Above: as for
 /// [`CATCH_UP_BYTES_MAX`].
 pub const CATCH_UP_SMALL_BYTES_MAX: usize = 7 * KIB;
+/// Bytes of a refresh for a slow or unproven device. Above: further refreshes follow. One reliable message or one
+/// latest value goes in any case, and the counts of all types.
+pub const REFRESH_SMALL_BYTES_MAX: usize = 8 * KIB;
+/// Bytes of latest values in a refresh for a slow or unproven device: a reliable message waits until the frame
+/// before it is taken. Above: further refreshes follow.
+pub const REFRESH_LATEST_BYTES_MAX: usize = 4 * KIB;
+/// Bytes of latest values in such a refresh beside reliable messages. Above: further refreshes follow.
+pub const REFRESH_RIDING_BYTES_MAX: usize = KIB;
 /// Encoded bytes of reliable messages in a welcome. Above: the rest follows while the member catches up.
 pub const WELCOME_RELIABLE_BYTES_MAX: usize = 12 * KIB;
 /// Encoded bytes of reliable messages in an answer of the pull side. Above: the reader asks again.
@@ -323,11 +335,11 @@ pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Descriptors kept for the doors, the store and the log. A node takes nofile minus this many connections.
 /// Above: 503.
 pub const DESCRIPTORS_KEPT: u64 = 128;
-/// Bytes of a welcome, the pieces of history behind the first frame included. Above: the oldest history is
-/// left out; latest values and totals stay whole.
+/// Bytes of a welcome, the frames behind the first one included. Above: the oldest history is left out; latest
+/// values and totals stay whole.
 pub const WELCOME_BYTES_MAX: usize = 512 * KIB;
-/// Bytes of the first frame of a welcome. Above: older history follows in pieces; latest values and totals
-/// stay whole.
+/// Bytes of the first frame of a welcome. Above: further reliable messages and latest values follow in refreshes,
+/// older history in pieces. One reliable message goes in any case.
 pub const WELCOME_FIRST_BYTES_MAX: usize = 16 * KIB;
 /// Bytes of a piece of history. A message above is in no piece.
 pub const HISTORY_PIECE_BYTES_MAX: usize = 8_000;
@@ -470,6 +482,9 @@ pub const STORE_CALL_AGE_MAX: Duration = Duration::from_secs(5);
 pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a failed store is opened again.
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Commits of a turn that meet damaged pages. Each one is done again in halves, so one damaged room among 1 024
+/// takes 11. Above: the rest of the turn fails, and the store counts as failing.
+pub const STORE_COMMITS_FAILED_MAX: usize = 32;
 /// Bytes that a store writes and syncs after a failure, before the store counts as well: 16 payloads of the
 /// largest size. Each try follows after a pause of up to [`STORE_REOPEN_PAUSE_MAX`].
 pub const STORE_PROOF_BYTES: usize = 256 * KIB;
@@ -494,6 +509,11 @@ pub const STORE_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 pub const STORE_CLOCK_STEP_MAX: Duration = Duration::from_secs(1);
 /// Interval of the purge of expired rows. A purge at the bound is followed by the next at once.
 pub const STORE_PURGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time of the wall clock between the last note of a store and the next start. Above: the clock may be wrong, and
+/// the purge is held for [`STORE_PURGE_HOLD`].
+pub const STORE_AWAY_MAX: Duration = Duration::from_secs(3600);
+/// Time without a purge after a start with a wall clock behind the stored times, or far ahead of them.
+pub const STORE_PURGE_HOLD: Duration = Duration::from_secs(600);
 /// Longest pause after a purge that failed; the pause doubles from [`STORE_PURGE_INTERVAL`].
 pub const STORE_PURGE_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Time for which an expired row stays that can't be read or removed.

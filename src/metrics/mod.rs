@@ -177,7 +177,7 @@ const LIMITED: [Shown<LimitsHeld, u64>; 5] = [
 ];
 
 /// The totals in the store's [`StoreTally`], each with its count.
-const STORE_TOTALS: [Shown<StoreTally, u64>; 8] = [
+const STORE_TOTALS: [Shown<StoreTally, u64>; 9] = [
     (STORE_COMMITS, |tally| tally.commits),
     (STORE_COMMIT_TIME, |tally| micros(tally.commit_time)),
     (STORE_MESSAGES, |tally| tally.messages),
@@ -185,6 +185,7 @@ const STORE_TOTALS: [Shown<StoreTally, u64>; 8] = [
     (STORE_REOPENINGS, |tally| tally.reopenings),
     (STORE_QUARANTINED, |tally| tally.quarantined),
     (STORE_READS_FAILED, |tally| tally.reads_failed),
+    (STORE_WRITES_FAILED, |tally| tally.writes_failed),
     (STORE_PURGED, |tally| tally.purged),
 ];
 

@@ -69,7 +69,7 @@ table! {
     FRAMES_CARRIED = Counter "roomcast_frames_carried_total" []
         "Carry frames: reliable messages again, for devices that did not acknowledge in time.";
     FRAMES_CATCHING_UP = Counter "roomcast_frames_catching_up_total" []
-        "Refresh frames after which the device still lacked reliable messages.";
+        "Refresh frames after which the device still lacked reliable messages or latest values.";
     ACKS = Counter "roomcast_acks_total" [] "Acknowledgements taken.";
     ACKS_IGNORED = Counter "roomcast_acks_ignored_total" []
         "Acknowledgements of an offset that was not sent to the device.";
@@ -105,7 +105,8 @@ table! {
     LADDER_CHANGES = Counter "roomcast_ladder_changes_total" ["direction"]
         "Changes of a shard's own step of the ladder, up or down.";
     OUTBOUND_OWED = Gauge "roomcast_outbound_owed_bytes" ["shard"]
-        "Bytes that a shard's devices are owed, welcomes included. A frame counts once for each device.";
+        "Bytes that a shard's devices are owed, welcomes and history included. A frame counts once for each \
+         device, waiting history once for all that share it.";
     BUSY_SPREAD = Gauge "roomcast_shards_busy_max_over_mean" []
         "Processor time of the busiest shard over the mean of all shards. 1: all are equally busy.";
     MEMBERS_SPREAD = Gauge "roomcast_shards_members_max_over_mean" []
@@ -129,12 +130,14 @@ table! {
         "Damaged messages and entries that were found in the store and put aside.";
     STORE_READS_FAILED = Counter "roomcast_store_reads_failed_total" []
         "Failed reads of a room's stored messages. All other rooms go on.";
+    STORE_WRITES_FAILED = Counter "roomcast_store_writes_failed_total" []
+        "Failed writes of a room alone: a page of the file is damaged. All other rooms go on.";
     STORE_PURGED = Counter "roomcast_store_purged_total" [] "Expired messages removed from the store.";
     STORE_BYTES = Gauge "roomcast_store_bytes" []
         "Bytes of stored messages, keys included. The file is larger.";
     STORE_FAILING = Gauge "roomcast_store_failing" [] "1 while the store fails, else 0.";
     STORE_ROOMS_ASIDE = Gauge "roomcast_store_rooms_aside" []
-        "Rooms whose stored messages can't be read. Their reliable messages are refused.";
+        "Rooms whose stored messages can't be read or written. Their reliable messages are refused.";
     STORE_CALL = Gauge "roomcast_store_call_seconds" []
         "Time since the store's call under way began. 0: no call is under way.";
     CPU = Counter "roomcast_cpu_microseconds_total" [] "Processor time of the process, in all its threads.";

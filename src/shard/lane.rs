@@ -16,7 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use roomcast_core::fanout::segment::{Level, RefreshFrame, StreamPlace};
 use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
 use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
-use roomcast_core::room::{CarryWant, RefreshWant, SegmentSaid};
+use roomcast_core::room::{CarryWant, LatestPlace, RefreshWant, SegmentSaid};
 
 /// An entry of a control lane: a segment speaks to the home of its room.
 #[derive(Debug)]
@@ -89,6 +89,8 @@ pub(super) struct Welcome {
     pub(super) epoch: Option<Epoch>,
     /// The member's place in the reliable stream.
     pub(super) place: StreamPlace,
+    /// The member's place among the latest values; `None`: the frame has all of them.
+    pub(super) latest: Option<LatestPlace>,
     /// The welcome frame.
     pub(super) frame: Bytes,
     /// Older history, to follow in pieces: the newest first.

@@ -10,7 +10,7 @@ use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
 
 use super::StoreHoldings;
-use super::aside::{Aside, RoomAside};
+use super::aside::{Aside, RoomAside, RoomCall, Standing};
 
 /// The state of the store, shared between the writer and the readers. A read never waits for the disk.
 #[derive(Debug)]
@@ -63,6 +63,8 @@ pub struct StoreTally {
     pub purged: u64,
     /// Failed reads of rooms, apart from `failures`.
     pub reads_failed: u64,
+    /// Failed writes of a room alone, apart from `failures`.
+    pub writes_failed: u64,
     /// Rooms put aside now.
     pub rooms_aside: u64,
 }
@@ -115,29 +117,49 @@ impl Health {
         }
     }
 
-    /// True if a room may be read now.
-    pub(super) fn may_read(&self, room: &RoomName, now: Now) -> bool {
-        self.state.lock().aside.may_read(room, now.instant)
+    pub(super) fn standing(&self, room: &RoomName, call: RoomCall, now: Now) -> Standing {
+        self.state.lock().aside.standing(room, call, now.instant)
     }
 
-    /// Notes a failed read of a room. The store and all other rooms go on.
-    pub(super) fn read_failed(&self, room: &RoomName, why: &str, now: Now) {
+    /// The standing of each room before a write, in order.
+    pub(super) fn standings<'a>(&self, rooms: impl Iterator<Item = &'a RoomName>, now: Now) -> Vec<Standing> {
+        let state = self.state.lock();
+        rooms.map(|room| state.aside.standing(room, RoomCall::Write, now.instant)).collect()
+    }
+
+    /// Notes a failed call of a room. The store and all other rooms go on.
+    pub(super) fn room_failed(&self, room: &RoomName, call: RoomCall, why: &str, now: Now) {
         let is_put_aside = {
             let mut state = self.state.lock();
-            state.tally.reads_failed += 1;
-            state.aside.failed(room, why, now)
+            match call {
+                RoomCall::Load | RoomCall::Page => state.tally.reads_failed += 1,
+                RoomCall::Write => state.tally.writes_failed += 1,
+            }
+            state.aside.failed(room, call, why, now)
         };
-        if is_put_aside {
-            tracing::error!(%room, why, "a room's stream can't be read: the room is put aside, the others go on");
+        if !is_put_aside {
+            tracing::debug!(%room, ?call, why, "a call for a room's stream failed");
+        } else if call == RoomCall::Write {
+            tracing::error!(%room, why, "a room's stream can't be written: the room is put aside, the others go on");
         } else {
-            tracing::debug!(%room, why, "a read of a room's stream failed");
+            tracing::error!(%room, why, "a room's stream can't be read: the room is put aside, the others go on");
         }
     }
 
-    /// Notes a read of a room that succeeded.
-    pub(super) fn read_succeeded(&self, room: &RoomName) {
-        if self.state.lock().aside.succeeded(room) {
-            tracing::info!(%room, "the room's stream can be read again");
+    /// Notes a call of a room that succeeded.
+    pub(super) fn room_succeeded(&self, room: &RoomName, call: RoomCall) {
+        if self.state.lock().aside.succeeded(room, call) {
+            tracing::info!(%room, ?call, "the room's stream is well again");
+        }
+    }
+
+    /// Notes the rooms of a commit that succeeded.
+    pub(super) fn rooms_written<'a>(&self, rooms: impl Iterator<Item = &'a RoomName>) {
+        let mut state = self.state.lock();
+        for room in rooms {
+            if state.aside.succeeded(room, RoomCall::Write) {
+                tracing::info!(%room, "the room's stream can be written again");
+            }
         }
     }
 
@@ -156,6 +178,12 @@ impl Health {
 
     pub(super) fn purged(&self, rows: usize) {
         self.state.lock().tally.purged += rows as u64;
+    }
+
+    /// Notes a failed purge that met damage: nobody waits for a purge, so the store is well all the same.
+    pub(super) fn purge_failed(&self, why: &str) {
+        self.state.lock().tally.failures += 1;
+        tracing::warn!(why, "a purge met damage: it is tried again with fewer rows");
     }
 
     pub(super) fn failed(&self, why: &str, now: Now) {

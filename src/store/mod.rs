@@ -7,7 +7,8 @@
 //! and the publisher answered, only after [`StoreAnswer::Durable`].
 //!
 //! Loads and pages are read by threads of their own ([`reads`]), so a large room delays no commit. A failed
-//! read answers that request alone. A room with repeated failures is put [`aside`], and the others go on.
+//! read answers that request alone, and a commit that meets a room's damaged page is done again without that
+//! room. A room with repeated failures is put [`aside`], and the others go on.
 //!
 //! A row stays while the message is alive, and at least while the message's `id` counts (5 minutes). A room
 //! without rows keeps epoch and head for `TTL_MAX` (7 days) more: within this time a device with an old
@@ -35,6 +36,8 @@ use std::time::Instant;
 
 use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
+
+use aside::RoomCall;
 use time::{Stamp, StoreNow};
 
 pub use roomcast_core::room::stored::{Asked, Page, Record, Stored};
@@ -101,6 +104,11 @@ pub trait Store: Send + Debug {
     /// The clocks at the last commit; `None` before the first.
     fn stamp(&self) -> Option<Stamp>;
 
+    /// The newest acceptance of a stored message, in store time. Only known to a store without a stamp.
+    fn newest_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// Reads for other threads; `None` if reads are so fast that the writer makes them.
     fn reader(&self) -> Option<Arc<dyn Reader>> {
         None
@@ -119,8 +127,25 @@ pub trait Store: Send + Debug {
     /// The bytes and the damage of the store, without a look at the disk.
     fn holdings(&self) -> StoreHoldings;
 
+    /// The part at fault in the last failed call.
+    fn fault(&self) -> FaultOf {
+        FaultOf::Disk
+    }
+
     /// The reason of the last failed call, for operators. Empty before the first failure.
     fn trouble(&self) -> &str;
+}
+
+/// The part at fault in a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultOf {
+    /// The disk, or a bug: every further call may fail.
+    Disk,
+    /// Damaged pages: the calls for other rooms may succeed.
+    Pages,
+    /// An earlier call: the store was closed, or its handle useless. The call itself may succeed after a
+    /// reopening.
+    EarlierCall,
 }
 
 /// The reads of a store, from any thread.
@@ -145,7 +170,8 @@ pub enum ReadError {
     Damaged,
     /// The read failed. The text is for operators.
     Failed(String),
-    /// The store is closed, and being opened again.
+    /// The store is closed and being opened again, or has to be: an earlier call made the handle useless. The
+    /// read may succeed afterwards.
     Closed,
 }
 
@@ -212,6 +238,15 @@ impl StoreRequest {
             | Self::Append(Append { room, .. })
             | Self::Page { room, .. }
             | Self::Forget { room, .. } => room,
+        }
+    }
+
+    /// The sort of call that the request needs.
+    fn call(&self) -> RoomCall {
+        match self {
+            Self::Load { .. } => RoomCall::Load,
+            Self::Page { .. } => RoomCall::Page,
+            Self::Append(_) | Self::Forget { .. } => RoomCall::Write,
         }
     }
 

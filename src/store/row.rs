@@ -242,6 +242,11 @@ pub(super) fn decode(key: &[u8], row: &[u8]) -> Option<Row> {
     Some(Row { marks, message })
 }
 
+/// The acceptance of a row's message in store time. `None` for a damaged row.
+pub(super) fn accepted_ms(key: &[u8], row: &[u8]) -> Option<u64> {
+    decode(key, row).map(|row| row.marks.accepted_ms)
+}
+
 impl Row {
     /// The message with its payload from the row at the same key; `None` if that row is damaged.
     pub(super) fn with_payload(self, key: &[u8], apart: &[u8]) -> Option<Message> {

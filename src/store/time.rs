@@ -9,9 +9,18 @@
 //! Example: the wall clock steps from 12:00 to 13:00 while the node runs, and a commit at store time 12:01
 //! notes the wall time 13:01. A start at 13:05 by the wall goes on at 12:05 by the store. A wall clock that
 //! went back while the node was away counts as no time, and the stored messages go on aging from there.
+//!
+//! A file without a stamp (form 1, or a damaged stamp) goes on at the wall clock, and never before the newest
+//! stored message. After a start with a doubtful wall clock the purge is held for `STORE_PURGE_HOLD`: rows that
+//! count as expired stay in the file until an operator has had time to look.
+//!
+//! The time of a suspended machine does not count. The monotonic clock of Linux (`CLOCK_MONOTONIC`) stands still
+//! meanwhile, as do the devices' timers behind it: nobody could acknowledge. `CLOCK_BOOTTIME` would expire all
+//! live messages at the wake-up, before any device is back.
 
 use std::time::{Duration, Instant};
 
+use roomcast_core::limits::{STORE_AWAY_MAX, STORE_CLOCK_STEP_MAX};
 use roomcast_core::now::{Now, millis};
 
 /// A reading of both clocks as stored, in milliseconds.
@@ -30,6 +39,46 @@ pub struct StoreClock {
     began_ms: u64,
 }
 
+/// The times that a store knows at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastTimes {
+    /// The last stamp. `None` before the first commit, in a file of form 1, or if damaged.
+    pub stamp: Option<Stamp>,
+    /// The newest acceptance of a stored message, in store time. Only known without a stamp.
+    pub newest_ms: Option<u64>,
+}
+
+/// The wall clock at a start, against the last times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WallClock {
+    /// As after a restart.
+    Plausible,
+    /// Behind the last times: the clock went back while the node was away.
+    Behind,
+    /// Ahead by more than `STORE_AWAY_MAX`: the node was away for long, or the clock is wrong.
+    FarAhead,
+}
+
+impl LastTimes {
+    /// Compares the wall clock with the last times.
+    #[must_use]
+    pub fn judge(self, now: Now) -> WallClock {
+        let Some(last_ms) = self.stamp.map(|stamp| stamp.wall_ms).or(self.newest_ms) else {
+            return WallClock::Plausible;
+        };
+        let behind = Duration::from_millis(last_ms.saturating_sub(now.unix_ms));
+        let ahead = Duration::from_millis(now.unix_ms.saturating_sub(last_ms));
+        // A clock that is being slewed may be behind by moments.
+        if behind > STORE_CLOCK_STEP_MAX {
+            WallClock::Behind
+        } else if ahead > STORE_AWAY_MAX {
+            WallClock::FarAhead
+        } else {
+            WallClock::Plausible
+        }
+    }
+}
+
 /// A moment on all clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoreNow {
@@ -40,12 +89,14 @@ pub struct StoreNow {
 }
 
 impl StoreClock {
-    /// The clock of a store with this last stamp. A store without a stamp begins at the wall clock.
+    /// The clock of a store with these last times.
     #[must_use]
-    pub fn start(last: Option<Stamp>, now: Now) -> Self {
-        let began_ms = last.map_or(now.unix_ms, |last| {
-            last.store_ms.saturating_add(now.unix_ms.saturating_sub(last.wall_ms))
-        });
+    pub fn start(last: LastTimes, now: Now) -> Self {
+        let began_ms = match last.stamp {
+            Some(stamp) => stamp.store_ms.saturating_add(now.unix_ms.saturating_sub(stamp.wall_ms)),
+            // Before the newest message, all messages would count as new again.
+            None => now.unix_ms.max(last.newest_ms.unwrap_or(0)),
+        };
         Self { began: now.instant, began_ms }
     }
 
@@ -88,6 +139,10 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    fn of(stamp: Stamp) -> LastTimes {
+        LastTimes { stamp: Some(stamp), newest_ms: None }
+    }
+
     fn stepped(now: Now, by_ms: i64) -> Now {
         Now { unix_ms: now.unix_ms.saturating_add_signed(by_ms), ..now }
     }
@@ -95,7 +150,7 @@ mod tests {
     #[test]
     fn a_step_of_the_wall_clock_changes_nothing_while_the_node_lives() {
         let now = clock::now();
-        let clock = StoreClock::start(None, now);
+        let clock = StoreClock::start(LastTimes::default(), now);
         for by_ms in [3_600_000, -3_600_000] {
             let later = clock.now(stepped(now.later(MINUTE), by_ms));
             assert_eq!(later.stamp.store_ms, now.unix_ms + 60_000);
@@ -106,19 +161,20 @@ mod tests {
     #[test]
     fn a_restart_counts_the_time_away_and_no_step_before_the_last_stamp() {
         let now = clock::now();
-        let last = StoreClock::start(None, now).now(stepped(now.later(MINUTE), 3_600_000)).stamp;
-        let next = StoreClock::start(Some(last), stepped(now.later(MINUTE * 5), 3_600_000));
+        let last =
+            StoreClock::start(LastTimes::default(), now).now(stepped(now.later(MINUTE), 3_600_000)).stamp;
+        let next = StoreClock::start(of(last), stepped(now.later(MINUTE * 5), 3_600_000));
         assert_eq!(next.began_ms, now.unix_ms + 300_000);
     }
 
     #[test]
     fn a_clock_that_went_back_while_the_node_was_away_stops_no_message_from_aging() {
         let now = clock::now();
-        let mut stamp = StoreClock::start(None, now).now(now).stamp;
+        let mut stamp = StoreClock::start(LastTimes::default(), now).now(now).stamp;
         // Each boot begins at the same wrong time, and lives for a minute.
         for life in 1..10 {
             let boot = Now { unix_ms: 1_000, ..now };
-            stamp = StoreClock::start(Some(stamp), boot).now(boot.later(MINUTE)).stamp;
+            stamp = StoreClock::start(of(stamp), boot).now(boot.later(MINUTE)).stamp;
             assert_eq!(stamp.store_ms, now.unix_ms + life * 60_000);
         }
     }
@@ -126,9 +182,40 @@ mod tests {
     #[test]
     fn moments_before_and_ages_are_told_in_store_time() {
         let now = clock::now();
-        let later = StoreClock::start(None, now).now(now.later(MINUTE));
+        let later = StoreClock::start(LastTimes::default(), now).now(now.later(MINUTE));
         assert_eq!(later.ms_of(now.instant), now.unix_ms);
         assert_eq!(later.age(now.unix_ms), MINUTE);
         assert_eq!(later.age(u64::MAX), Duration::ZERO, "a row from the future is new");
+    }
+
+    #[test]
+    fn a_store_without_a_stamp_begins_at_its_newest_message_if_the_wall_clock_is_behind() {
+        let now = clock::now();
+        for (newest_ms, began_ms) in [
+            (None, now.unix_ms),
+            (Some(now.unix_ms - 60_000), now.unix_ms),
+            (Some(now.unix_ms + 60_000), now.unix_ms + 60_000),
+        ] {
+            assert_eq!(StoreClock::start(LastTimes { stamp: None, newest_ms }, now).began_ms, began_ms);
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_behind_or_far_ahead_of_the_last_times_is_doubtful() {
+        let now = clock::now();
+        let away_ms = millis(STORE_AWAY_MAX);
+        for (by_ms, judged) in [
+            (0, WallClock::Plausible),
+            (-1000, WallClock::Plausible),
+            (-1001, WallClock::Behind),
+            (away_ms.cast_signed(), WallClock::Plausible),
+            (away_ms.cast_signed() + 1, WallClock::FarAhead),
+        ] {
+            let last = Stamp { store_ms: 5, wall_ms: now.unix_ms };
+            let newest = LastTimes { stamp: None, newest_ms: Some(now.unix_ms) };
+            assert_eq!(of(last).judge(stepped(now, by_ms)), judged);
+            assert_eq!(newest.judge(stepped(now, by_ms)), judged);
+        }
+        assert_eq!(LastTimes::default().judge(now), WallClock::Plausible);
     }
 }

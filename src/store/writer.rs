@@ -23,18 +23,21 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use roomcast_core::limits::{
-    STORE_CLOCK_INTERVAL, STORE_CLOCK_STEP_MAX, STORE_PROOF_BYTES, STORE_PURGE_INTERVAL,
+    STORE_CLOCK_INTERVAL, STORE_CLOCK_STEP_MAX, STORE_PROOF_BYTES, STORE_PURGE_HOLD, STORE_PURGE_INTERVAL,
     STORE_PURGE_PAUSE_MAX, STORE_PURGE_ROWS_MAX, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
     STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
 };
 use roomcast_core::now::Now;
 
+use super::aside::{RoomCall, Standing};
 use super::desk::{AnswerDue, Desk, Gathered};
 use super::health::{Health, WRITER};
 use super::port::{Port, SentRequest, WayToReaders};
-use super::reads::{DueRead, ReadQueue, ReaderParts, Readers};
-use super::time::StoreClock;
-use super::{Append, Store, StoreAnswer, StoreError, StoreRequest};
+use super::reads::{DueRead, ReadQueue, ReaderByHand, ReaderParts, Readers};
+use super::time::{LastTimes, StoreClock, WallClock};
+use super::{Append, FaultOf, Store, StoreAnswer, StoreError, StoreRequest};
+
+mod commit;
 
 pub use super::desk::Wake;
 
@@ -129,6 +132,8 @@ pub struct Writer {
     first: usize,
     health: Arc<Health>,
     purge_at: Option<Instant>,
+    /// `Some` after a start with a doubtful wall clock: no purge before this time.
+    purge_held_until: Option<Instant>,
     /// The pause after a failed purge, doubled by each failure.
     purge_pause: Duration,
     /// Messages stored since the last purge.
@@ -179,8 +184,19 @@ impl Writer {
     /// A writer over an open store, with a desk for each of `wakes`.
     #[must_use]
     pub fn new(store: Box<dyn Store>, wakes: Vec<Wake>, now: Now) -> Self {
+        let last = LastTimes { stamp: store.stamp(), newest_ms: store.newest_ms() };
+        let wall_clock = last.judge(now);
+        if wall_clock != WallClock::Plausible {
+            tracing::warn!(
+                ?wall_clock,
+                ?last,
+                unix_ms = now.unix_ms,
+                "the wall clock does not fit the stored times: is it right? Expired messages are kept for minutes"
+            );
+        }
         Self {
-            clock: StoreClock::start(store.stamp(), now),
+            clock: StoreClock::start(last, now),
+            purge_held_until: (wall_clock != WallClock::Plausible).then(|| now.instant + STORE_PURGE_HOLD),
             failing: None,
             doubt: None,
             desks: wakes.into_iter().map(Desk::new).collect(),
@@ -197,8 +213,17 @@ impl Writer {
     /// A port for each desk, for tests without threads. The current thread stands for the writer's.
     #[must_use]
     pub fn ports(&self) -> Vec<Port> {
-        let passages = self.desks.iter().map(|desk| Arc::clone(&desk.outlet.passage));
-        passages.map(|passage| Port::new(passage, thread::current(), None)).collect()
+        let port = |(desk, of_desk): (usize, &Desk)| {
+            let reads = self.reads.as_ref().map(|queue| WayToReaders { queue: Arc::clone(queue), desk });
+            Port::new(Arc::clone(&of_desk.outlet.passage), thread::current(), reads)
+        };
+        self.desks.iter().enumerate().map(port).collect()
+    }
+
+    /// Hands reads to a reader without a thread, for tests. Called before [`Writer::ports`]. `None`: the store has
+    /// no reader.
+    pub fn reader_by_hand(&mut self) -> Option<ReaderByHand> {
+        self.hand_out_reads().map(ReaderByHand)
     }
 
     /// The numbers and troubles of the store.
@@ -230,15 +255,19 @@ impl Writer {
             self.fail_all_queued();
             return self.next_turn(0, now);
         }
+        let mut taken = self.resume_reads();
         let mut gathered = Gathered::default();
-        let taken = self.take_handed_back(now) + self.take(&mut gathered, now);
+        taken += self.take(&mut gathered, now);
         if self.failing.is_some() {
             self.fail(gathered);
         } else if !gathered.order.is_empty() {
             self.commit(gathered, now);
         }
-        // Shards go on while the purge keeps the disk busy.
+        // Shards go on while a repair or the purge keeps the disk busy.
         self.wake();
+        if self.failing.is_none() {
+            taken += self.take_handed_back(now);
+        }
         if self.failing.is_none() {
             self.purge(now);
         }
@@ -259,18 +288,25 @@ impl Writer {
         }
     }
 
-    /// Reads for readers that met damage, since the writer alone may repair. Returns the number of reads.
-    fn take_handed_back(&mut self, now: Now) -> usize {
-        let Some(reads) = self.reads.clone() else { return 0 };
-        let mut taken = 0;
-        while taken < STORE_TURN_READS_MAX
-            && self.failing.is_none()
-            && let Some(DueRead { desk, request }) = reads.next_handed_back()
-        {
-            taken += 1;
-            self.read(desk, request, now);
+    /// Gives reads that met a closed store to the readers again. Returns the number of reads.
+    fn resume_reads(&mut self) -> usize {
+        let Some(reads) = &self.reads else { return 0 };
+        let mut resumed = 0;
+        while let Some(read) = reads.next_held() {
+            resumed += 1;
+            reads.push(read);
         }
-        taken
+        resumed
+    }
+
+    /// Reads for a reader that met damage, since the writer alone may repair. One read per turn: a repair takes
+    /// a sync, and the appends of the other rooms come in between. Returns the number of reads.
+    fn take_handed_back(&mut self, now: Now) -> usize {
+        let read = self.reads.as_ref().and_then(|reads| reads.next_handed_back());
+        let Some(DueRead { desk, request }) = read else { return 0 };
+        self.read(desk, request, now);
+        self.desks[desk].outlet.wake();
+        1
     }
 
     /// Takes one request from each desk in turn, until no desk has one or the turn is full. Returns the
@@ -337,26 +373,23 @@ impl Writer {
     /// Reads and answers. A failure is the room's alone, unless the store can't be opened again.
     fn read(&mut self, desk: usize, request: StoreRequest, now: Now) {
         let room = request.room().clone();
-        if !self.health.may_read(&room, now) {
+        if self.health.standing(&room, request.call(), now) == Standing::Aside {
             return self.desks[desk].answer(request.failed(StoreError::Failing));
         }
-        let store_now = self.clock.now(now);
-        let answer = match &request {
-            StoreRequest::Load { room, life, whole_after } => self
-                .call(|store| store.load(room, *whole_after, store_now))
-                .map(|stream| StoreAnswer::Loaded { room: room.clone(), life: *life, stream }),
-            StoreRequest::Page { room, life, after, bytes_max } => self
-                .call(|store| store.page(room, *after, *bytes_max))
-                .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
-            StoreRequest::Append(_) | StoreRequest::Forget { .. } => unreachable!("a read is asked for"),
-        };
+        let mut answer = self.ask_for(&request, now);
+        // A reader's error made the handle useless in between.
+        if answer.is_err() && self.store.fault() == FaultOf::EarlierCall && self.reopen_at_once(now) {
+            answer = self.ask_for(&request, now);
+        }
         let answer = match answer {
             Ok(answer) => {
-                self.health.read_succeeded(&room);
+                self.health.room_succeeded(&room, request.call());
                 answer
             }
             Err(why) => {
-                self.health.read_failed(&room, &why, now);
+                if self.store.fault() != FaultOf::EarlierCall {
+                    self.health.room_failed(&room, request.call(), &why, now);
+                }
                 if !self.store.is_open() {
                     self.reopen_at_once(now);
                 }
@@ -366,48 +399,52 @@ impl Writer {
         self.desks[desk].answer(answer);
     }
 
+    /// The answer to a read or a removal.
+    fn ask_for(&mut self, request: &StoreRequest, now: Now) -> Result<StoreAnswer, String> {
+        let store_now = self.clock.now(now);
+        match request {
+            StoreRequest::Load { room, life, whole_after } => self
+                .call(|store| store.load(room, *whole_after, store_now))
+                .map(|stream| StoreAnswer::Loaded { room: room.clone(), life: *life, stream }),
+            StoreRequest::Page { room, life, after, bytes_max } => self
+                .call(|store| store.page(room, *after, *bytes_max))
+                .map(|page| StoreAnswer::Paged { room: room.clone(), life: *life, after: *after, page }),
+            StoreRequest::Forget { room, life } => self
+                .call(|store| store.forget(room))
+                .map(|existed| StoreAnswer::Forgotten { room: room.clone(), life: *life, existed }),
+            StoreRequest::Append(_) => unreachable!("appends are gathered"),
+        }
+    }
+
     /// Removes the stream of a room and answers. Nothing else fails with a removal that fails.
     fn forget(&mut self, desk: usize, request: StoreRequest, now: Now) {
-        let StoreRequest::Forget { room, life } = &request else { unreachable!("a removal is asked for") };
-        let answer = match self.call(|store| store.forget(room)) {
-            Ok(existed) => StoreAnswer::Forgotten { room: room.clone(), life: *life, existed },
+        let room = request.room().clone();
+        // Each removal that fails closes the store, and a publisher may ask for one again and again.
+        if self.health.standing(&room, RoomCall::Write, now) == Standing::Aside {
+            return self.desks[desk].answer(request.failed(StoreError::Failing));
+        }
+        let mut answer = self.ask_for(&request, now);
+        if answer.is_err() && self.store.fault() == FaultOf::EarlierCall && self.reopen_at_once(now) {
+            answer = self.ask_for(&request, now);
+        }
+        let answer = match answer {
+            Ok(answer) => {
+                // The damage went with the rows.
+                self.health.room_succeeded(&room, RoomCall::Write);
+                self.health.room_succeeded(&room, RoomCall::Load);
+                answer
+            }
             Err(why) => {
-                self.health.failed(&why, now);
+                match self.store.fault() {
+                    FaultOf::Disk => self.health.failed(&why, now),
+                    FaultOf::Pages => self.health.room_failed(&room, RoomCall::Write, &why, now),
+                    FaultOf::EarlierCall => {}
+                }
                 self.reopen_at_once(now);
                 request.failed(StoreError::Failing)
             }
         };
         self.desks[desk].answer(answer);
-    }
-
-    fn commit(&mut self, gathered: Gathered, now: Now) {
-        if gathered.appends.is_empty() {
-            return self.answer(gathered, &[]);
-        }
-        // The clock, not `now`: the reads of this turn may have taken a while.
-        let began = clock::now();
-        let store_now = self.clock.now(now);
-        match self.call(|store| store.append(&gathered.appends, store_now)) {
-            Ok(outcomes) => {
-                assert_eq!(outcomes.len(), gathered.appends.len(), "one outcome per append");
-                let kept = gathered.appends.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
-                let messages: usize = kept.map(|(append, _)| append.messages.len()).sum();
-                let took = clock::now().instant.saturating_duration_since(began.instant);
-                // Without a message there was no write, and nothing is proven.
-                if messages > 0 {
-                    self.doubt = None;
-                    self.health.committed(messages, took, now);
-                }
-                self.stored += messages;
-                self.answer(gathered, &outcomes);
-            }
-            Err(why) => {
-                self.health.failed(&why, now);
-                let pause = self.doubt.take().map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
-                self.failing = Some(Retry::after(pause, now.instant));
-                self.fail(gathered);
-            }
-        }
     }
 
     /// Answers the gathered requests, in order.
@@ -434,7 +471,8 @@ impl Writer {
 
     fn fail_all_queued(&mut self) {
         if let Some(reads) = &self.reads {
-            while let Some(DueRead { desk, request }) = reads.next_handed_back() {
+            while let Some(DueRead { desk, request }) = reads.next_handed_back().or_else(|| reads.next_held())
+            {
                 self.desks[desk].answer(request.failed(StoreError::Failing));
             }
         }
@@ -498,7 +536,7 @@ impl Writer {
     /// Removes expired rows, once per `STORE_PURGE_INTERVAL`, or at once again if more are due. After a
     /// failure the pause grows: a damaged page must not close the store each second.
     fn purge(&mut self, now: Now) {
-        let at = *self.purge_at.get_or_insert(now.instant);
+        let at = *self.purge_at.get_or_insert_with(|| self.purge_held_until.unwrap_or(now.instant));
         if now.instant < at {
             return;
         }
@@ -514,8 +552,15 @@ impl Writer {
                 let more = purged.looked_at >= rows_max;
                 self.purge_at = Some(now.instant + if more { Duration::ZERO } else { STORE_PURGE_INTERVAL });
             }
+            // A reader's error made the handle useless: the next turn opens the store, and this purge follows.
+            Err(_) if self.store.fault() == FaultOf::EarlierCall => {
+                self.reopen_at_once(now);
+            }
             Err(why) => {
-                self.health.failed(&why, now);
+                match self.store.fault() {
+                    FaultOf::Pages => self.health.purge_failed(&why),
+                    FaultOf::Disk | FaultOf::EarlierCall => self.health.failed(&why, now),
+                }
                 self.purge_at = Some(now.instant + self.purge_pause);
                 self.purge_pause = (self.purge_pause * 2).min(STORE_PURGE_PAUSE_MAX);
                 self.reopen_at_once(now);
@@ -546,6 +591,10 @@ impl Writer {
             Ok(()) => {
                 self.doubt = None;
                 self.health.healed(now);
+            }
+            // A reader's error made the handle useless: the next turn proves.
+            Err(_) if self.store.fault() == FaultOf::EarlierCall => {
+                self.reopen_at_once(now);
             }
             Err(why) => {
                 self.health.failed(&why, now);

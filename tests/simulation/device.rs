@@ -144,6 +144,8 @@ pub(crate) struct Device {
     pub(crate) deaf: bool,
     /// Every frame with its room, in the order of arrival.
     pub(crate) heard: Vec<(String, Heard)>,
+    /// Bytes of each frame in `heard`.
+    pub(crate) sizes: Vec<usize>,
     /// Rooms with a request to join and none to leave.
     pub(crate) rooms: Vec<String>,
     /// Room and code of each error.
@@ -175,6 +177,7 @@ impl Device {
             stalled: false,
             deaf: false,
             heard: Vec::new(),
+            sizes: Vec::new(),
             rooms: Vec::new(),
             errors: Vec::new(),
             bye: false,
@@ -210,6 +213,7 @@ impl Device {
                 8 => self.closed = Some(u16::from_be_bytes([payload[0], payload[1]])),
                 other => panic!("no frame of opcode {other} was asked for"),
             }
+            self.sizes.resize(self.heard.len(), payload.len());
         }
         tell
     }

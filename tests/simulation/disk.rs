@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use roomcast::store::memory::Memory;
 use roomcast::store::time::{Stamp, StoreNow};
-use roomcast::store::{Append, Page, Purged, Store, StoreError, StoreHoldings, Stored};
+use roomcast::store::{Append, Page, Purged, ReadError, Reader, Store, StoreError, StoreHoldings, Stored};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
@@ -194,6 +194,32 @@ impl Disk {
     }
 }
 
+impl SimStore {
+    /// A read beside the writer. It meets a closed store where the writer would fail.
+    fn read_beside<T>(
+        &self,
+        room: &RoomName,
+        read: impl FnOnce(&mut Memory) -> Result<T, StoreError>,
+    ) -> Result<T, ReadError> {
+        let mut disk = self.disk();
+        if disk.failing {
+            return Err(ReadError::Closed);
+        }
+        disk.read_fails(room).map_err(|_| ReadError::Failed("as the world drew it".into()))?;
+        Ok(read(&mut disk.memory).expect("memory never fails"))
+    }
+}
+
+impl Reader for SimStore {
+    fn load(&self, room: &RoomName, whole_after: u64, now: StoreNow) -> Result<Option<Stored>, ReadError> {
+        self.read_beside(room, |memory| memory.load(room, whole_after, now))
+    }
+
+    fn page(&self, room: &RoomName, after: u64, bytes_max: usize) -> Result<Page, ReadError> {
+        self.read_beside(room, |memory| memory.page(room, after, bytes_max))
+    }
+}
+
 impl Store for SimStore {
     fn load(
         &mut self,
@@ -261,6 +287,10 @@ impl Store for SimStore {
 
     fn stamp(&self) -> Option<Stamp> {
         self.disk().memory.stamp()
+    }
+
+    fn reader(&self) -> Option<Arc<dyn Reader>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn is_open(&self) -> bool {

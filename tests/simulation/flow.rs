@@ -322,6 +322,7 @@ impl Flow {
                         encoding,
                         since: Seq(since),
                         small: false,
+                        latest: None,
                         sent,
                     }),
                 },

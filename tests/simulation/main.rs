@@ -39,7 +39,8 @@ use world::{Coverage, World};
 /// The least number of times that each rare branch is reached.
 const REACHED_MIN: u64 = 50;
 const SEEDS: u64 = 1000;
-const BRANCHES: [&str; 41] = [
+const BRANCHES: [&str; 43] = [
+    "latest values that follow",
     "history piece",
     "slow link",
     "partial write",
@@ -70,6 +71,7 @@ const BRANCHES: [&str; 41] = [
     "room aside",
     "parked join",
     "parked publish",
+    "read beside the writer",
     "late ack for an earlier segment",
     "device on two connections",
     "forgotten stream",

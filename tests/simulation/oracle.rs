@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::device::{Content, Counts, Device, Heard, Past, Told};
 
+/// Type and key -> the newest value.
+type Values = BTreeMap<(String, String), Told>;
+
 /// The batches that the witness of one room heard, by seq from 1.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
@@ -88,8 +91,8 @@ impl Record {
     }
 
     /// The newest value of each key among these batches.
-    fn latest(between: &[&Content]) -> Vec<Told> {
-        let mut latest = BTreeMap::new();
+    fn latest(between: &[&Content]) -> Values {
+        let mut latest = Values::new();
         for batch in between {
             for told in
                 batch.messages.iter().filter(|told| told.type_name == "price" || told.type_name == "online")
@@ -97,13 +100,16 @@ impl Record {
                 latest.insert((told.type_name.clone(), told.key.clone()), told.clone());
             }
         }
-        latest.into_values().collect()
+        latest
     }
 
-    /// Checks the frames of this run in one device's story of this room.
-    pub(crate) fn check(&self, device: &Device, room: &str) {
+    /// Checks the frames of this run in one device's story of this room. Returns the number of frames with
+    /// latest values that an earlier frame had no room for.
+    pub(crate) fn check(&self, device: &Device, room: &str) -> u64 {
+        let mut followed = 0;
         let mut last = None;
         let mut shown: BTreeSet<&Told> = BTreeSet::new();
+        let mut lacks = Values::new();
         let is_of_run = |heard: &&Heard| match heard {
             Heard::Welcome { run, .. } | Heard::Batch { run, .. } | Heard::History { run, .. } => {
                 *run == self.run
@@ -114,15 +120,26 @@ impl Record {
             match heard {
                 Heard::Welcome { seq, history, latest, totals, .. } => {
                     assert!(last.is_none(), "one welcome per join");
-                    self.check_welcome(*seq, history, latest, totals);
+                    self.check_welcome(*seq, history, totals);
+                    lacks = Values::new();
+                    self.check_latest(0, *seq, latest, &mut lacks);
                     last = Some(*seq);
                     shown = history.iter().collect();
                 }
                 Heard::Batch { seq, skipped, latest, content, part, .. } => {
                     let before = last.expect("the welcome comes first");
                     assert!(*seq >= before, "{room}: after {before} came {seq}");
-                    assert!(*seq > before || part.is_some(), "{room}: {heard:?} says nothing");
+                    let says = *seq > before || part.is_some() || !latest.is_empty();
+                    assert!(says, "{room}: {heard:?} says nothing");
                     self.check_batch(before, *seq, skipped, latest, content);
+                    followed += u64::from(*seq == before && !latest.is_empty());
+                    if content.messages.is_empty() {
+                        self.check_latest(before, *seq, latest, &mut lacks);
+                    }
+                    assert!(
+                        content.messages.is_empty() || lacks.is_empty(),
+                        "{room}: a batch before {lacks:?}"
+                    );
                     let excused = !device.healthy || before + 1 == *seq;
                     assert!(
                         excused || !skipped.is_empty() || content.messages.is_empty(),
@@ -143,6 +160,7 @@ impl Record {
                 Heard::Left | Heard::Closed => last = None,
             }
         }
+        followed
     }
 
     /// Checks that a message of a piece of history was in its batch.
@@ -153,13 +171,27 @@ impl Record {
         }
     }
 
-    fn check_welcome(&self, seq: u64, history: &[Told], latest: &[Told], totals: &Counts) {
+    /// Checks the latest values of a welcome or a refresh, and notes the values that the device lacks: a frame
+    /// need not have room for all.
+    fn check_latest(&self, before: u64, seq: u64, latest: &[Told], lacks: &mut Values) {
+        lacks.extend(self.between(before, seq).iter().flat_map(|between| Self::latest(between)));
+        for told in latest {
+            let key = (told.type_name.clone(), told.key.clone());
+            lacks.remove(&key);
+            if let Some(all) = self.between(0, seq) {
+                assert_eq!(Some(told), Self::latest(&all).get(&key), "the newest value as of {seq}");
+            }
+        }
+        let keys: BTreeSet<_> = latest.iter().map(|told| (&told.type_name, &told.key)).collect();
+        assert_eq!(keys.len(), latest.len(), "one value per key");
+    }
+
+    fn check_welcome(&self, seq: u64, history: &[Told], totals: &Counts) {
         let Some(before) = self.between(0, seq) else { return };
         for (counter, total) in totals {
             let told = before.iter().map(|batch| batch.counters.get(counter).map_or(0, |change| change.0));
             assert_eq!(*total, told.sum::<u64>(), "the total of {counter} as of {seq}");
         }
-        assert_eq!(sorted(latest), Self::latest(&before), "the latest values as of {seq}");
         let of_all = before.iter().flat_map(|batch| &batch.messages);
         let normal: Vec<&Told> = of_all
             .filter(|told| told.key.is_empty() && told.offset == 0 && told.type_name != "whisper")
@@ -198,7 +230,6 @@ impl Record {
         }
         assert_eq!(*skipped, held, "what ({before}, {seq}] held");
         assert_eq!((&content.merged, &content.counters), (&accounted.merged, &accounted.counters));
-        assert_eq!(sorted(latest), Self::latest(&between), "the newest values of ({before}, {seq}]");
     }
 }
 
@@ -233,11 +264,4 @@ pub(crate) fn stands_at(device: &Device, room: &str) -> Option<u64> {
 
 fn story<'a>(device: &'a Device, room: &'a str) -> impl Iterator<Item = &'a Heard> {
     device.heard.iter().filter(move |(of, _)| of == room).map(|(_, heard)| heard)
-}
-
-fn sorted(latest: &[Told]) -> Vec<Told> {
-    let by_key: BTreeMap<_, _> =
-        latest.iter().map(|told| ((told.type_name.clone(), told.key.clone()), told.clone())).collect();
-    assert_eq!(by_key.len(), latest.len(), "one value per key");
-    by_key.into_values().collect()
 }

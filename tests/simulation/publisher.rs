@@ -105,7 +105,11 @@ impl World {
         match self.rng.u8(..17) {
             0..6 => plain("normal", "chat", format!("\"{number}{padding}\""), 1),
             6 => plain("normal", "alert", format!("\"{number}\""), 1),
-            7 | 8 => plain("latest", "price", format!("{number}"), 1),
+            7 | 8 => {
+                // A few of these are more than a small frame has room for.
+                let padding = if self.rng.u8(..4) == 0 { "p".repeat(2500) } else { padding };
+                plain("latest", "price", format!("\"{number}{padding}\""), 1)
+            }
             9 => plain("lossy", "enter", format!("{number}"), 1),
             10 | 11 => plain("counter", "like", String::new(), number),
             15 => plain("gift", "gift", format!("{number}"), self.rng.u64(1..10)),

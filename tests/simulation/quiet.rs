@@ -285,7 +285,8 @@ impl World {
                 self.check_sums(&records[0], room);
             }
             for device in &self.devices {
-                records.iter().for_each(|record| record.check(device, room));
+                let followed: u64 = records.iter().map(|record| record.check(device, room)).sum();
+                self.coverage.count("latest values that follow", followed);
                 let skips = device.heard.iter().any(|(of, heard)| {
                     of == room && matches!(heard, Heard::Batch { skipped, .. } if !skipped.is_empty())
                 });
@@ -295,6 +296,7 @@ impl World {
                         && matches!(heard, Heard::Welcome { stream: Some(opened), .. }
                             if opened.part.through < opened.offset)
                 });
+                let catches_up = catches_up || followed > 0;
                 let may_skip = self.lapses > 0 || self.is_troubled || self.is_bulky || catches_up;
                 assert!(
                     !(skips && device.healthy) || may_skip,

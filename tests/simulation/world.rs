@@ -14,6 +14,7 @@ use roomcast::shard::homes::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard, directory};
 use roomcast::store::port::Port;
+use roomcast::store::reads::ReaderByHand;
 use roomcast::store::writer::{Next, Wake, Writer};
 use roomcast::store::{Asked as AskedOfStore, StoreAnswer, StoreError, StoreRequest};
 use roomcast_core::now::Now;
@@ -59,6 +60,8 @@ pub(crate) struct World {
     pub(crate) busy: Vec<bool>,
     pub(crate) store: SimStore,
     pub(crate) writer: Writer,
+    /// The store's readers: loads and pages come later than appends of other rooms, as drawn.
+    reader: Option<ReaderByHand>,
     ports: Vec<Port>,
     /// The store does nothing before this moment.
     frozen_until: Instant,
@@ -141,6 +144,7 @@ impl World {
             busy: Vec::new(),
             shards: Vec::new(),
             writer: Writer::new(Box::new(store.clone()), Vec::new(), now),
+            reader: None,
             ports: Vec::new(),
             store,
             frozen_until: now.instant,
@@ -193,6 +197,7 @@ impl World {
         self.store.disk().start();
         let wakes: Vec<Wake> = (0..count).map(|_| Box::new(|| ()) as Wake).collect();
         self.writer = Writer::new(Box::new(self.store.clone()), wakes, self.now);
+        self.reader = self.writer.reader_by_hand();
         self.ports = self.writer.ports();
         self.start_scatter();
         for room in ROOMS {
@@ -309,7 +314,11 @@ impl World {
     /// The store does a piece of work, or a shard takes some of its answers.
     fn store_works(&mut self) {
         if self.rng.bool() && self.frozen_until <= self.now.instant {
-            self.writer.turn(self.now);
+            if self.rng.bool() {
+                self.writer.turn(self.now);
+            } else if self.reader.as_ref().is_some_and(|reader| reader.read_next(self.now)) {
+                self.coverage.count("read beside the writer", 1);
+            }
         } else {
             let shard = self.rng.usize(..self.shards.len());
             for _ in 0..self.rng.usize(1..4) {
@@ -356,7 +365,8 @@ impl World {
         let mut worked = false;
         if self.frozen_until <= self.now.instant {
             for _ in 0..100 {
-                if self.writer.turn(self.now) != Next::Again {
+                let has_read = self.reader.as_ref().is_some_and(|reader| reader.read_next(self.now));
+                if self.writer.turn(self.now) != Next::Again && !has_read {
                     break;
                 }
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use roomcast::store::{Append, Store, StoreError, Stored};
 use roomcast_core::room::message::Message;
 
-use super::disk::Disk;
+use super::disk::{Disk, Fault, FaultKind};
 use super::{AT_MS, AtThatTime, EPOCH, append, message, offsets, print, room};
 
 /// Bits turned anywhere in the file.
@@ -173,6 +173,23 @@ fn a_damaged_recall_does_not_revive_what_it_recalled() {
         hits += quarantined;
     }
     assert_eq!(hits, 1, "the recall's row in use");
+}
+
+#[test]
+fn an_empty_room_whose_end_was_put_off_is_forgotten_all_the_same() {
+    let days = |days: u64| super::at(AT_MS + days * 86_400_000);
+    let disk = Disk::default();
+    let mut store = disk.store().unwrap();
+    store.put(&[append("a", 1..=1)]).unwrap();
+    assert_eq!(store.purge(days(1), 1).unwrap().rows, 1);
+    // A purge that fails at its one key puts the key off.
+    disk.fail(Some(Fault { after: 0, times: 1000, kind: FaultKind::Io }));
+    store.purge(days(9), 1).unwrap_err();
+    disk.fail(None);
+    store.reopen().unwrap();
+    assert_eq!(store.purge(days(9), 1).unwrap().rooms, 0, "put off");
+    assert_eq!(store.purge(days(10), 1).unwrap().rooms, 1);
+    assert!(store.whole(&room("a")).unwrap().is_none());
 }
 
 /// Turns drawn bits from the `first` on, and prints the number of each survived bit.

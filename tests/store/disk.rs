@@ -2,6 +2,7 @@
 //! told. Like a kernel, it counts the pages of a failed sync as clean.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -52,6 +53,8 @@ struct State {
     steps: usize,
     frozen: bool,
     thawed: bool,
+    /// Reads of these bytes fail with `EIO`.
+    unreadable: Option<Range<usize>>,
 }
 
 /// A disk shared by all its handles.
@@ -98,6 +101,11 @@ impl Disk {
         let mut state = self.state();
         state.cache[place] ^= bits;
         state.synced[place] ^= bits;
+    }
+
+    /// Has reads of these bytes fail.
+    pub(crate) fn fail_reads(&self, bytes: Option<Range<usize>>) {
+        self.state().unreadable = bytes;
     }
 
     /// The content that reads see now.
@@ -204,6 +212,9 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let state = self.state();
         let offset = usize::try_from(offset).unwrap();
+        if state.unreadable.as_ref().is_some_and(|bad| bad.start < offset + out.len() && offset < bad.end) {
+            return Err(error(FaultKind::Io));
+        }
         let found = state.cache.get(offset..offset + out.len());
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())

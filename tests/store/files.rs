@@ -3,12 +3,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
 use redb::{Database, TableDefinition};
-use roomcast::store::Store;
 use roomcast::store::redb::{OpenError, Redb};
+use roomcast::store::{Append, Store};
+use roomcast_core::room::id::Key;
+use roomcast_core::room::message::{Message, Payload};
 
-use super::{AtThatTime, append, offsets};
+use super::{AT_MS, AtThatTime, EPOCH, append, at, message, offsets, room};
 
 /// A folder that is removed when dropped.
 struct Folder(PathBuf);
@@ -116,27 +120,71 @@ fn a_file_that_is_cut_off_or_damaged_at_its_start_says_so() {
     assert!(damaged > 10, "{damaged}");
 }
 
+/// A file of form 1, written by the last version before form 2 (commit 40f99d4) as runs: the length of a part in
+/// four bytes, the part, the length of a run, and the byte of the run.
+///
+/// Room a has messages 1 to 5 and a recall of 2 as 6, room gone two messages, a room with the longest name one,
+/// room json one with a key and no id, room large one of 16 KiB, and room short had one message, which expired.
+fn file_of_form_1() -> Vec<u8> {
+    let mut rest = &include_bytes!("form-1.runs")[..];
+    let number = |rest: &mut &[u8]| {
+        let (number, behind) = rest.split_first_chunk().unwrap();
+        *rest = behind;
+        usize::try_from(u32::from_le_bytes(*number)).unwrap()
+    };
+    let mut file = Vec::new();
+    while !rest.is_empty() {
+        let len = number(&mut rest);
+        file.extend_from_slice(&rest[..len]);
+        rest = &rest[len..];
+        let len = number(&mut rest);
+        file.resize(file.len() + len, rest[0]);
+        rest = &rest[1..];
+    }
+    file
+}
+
 #[test]
 fn a_file_of_form_1_gets_form_2_and_keeps_its_messages() {
     let folder = Folder::new("form-1");
+    fs::write(folder.join("store.redb"), file_of_form_1()).unwrap();
     let mut store = Redb::open(&folder.0).unwrap();
-    store.put(&[append("a", 1..=2)]).unwrap();
+    assert_eq!((store.stamp(), store.newest_ms()), (None, Some(AT_MS)), "no clock before the newest message");
+    let long = "n".repeat(128);
+    let held = store.holdings();
+    for _ in 0..2 {
+        assert_eq!(offsets(&mut store, "gone"), [1, 2]);
+        assert_eq!(offsets(&mut store, &long), [1]);
+        let a = store.whole(&room("a")).unwrap().unwrap();
+        assert_eq!((a.epoch, a.head, a.records.len()), (EPOCH, 6, 6));
+        let expected: Vec<Message> =
+            (1..=6).map(|offset| Message::clone(&message(&room("a"), offset, 600))).collect();
+        for (read, mut expected) in a.tail.iter().zip(expected) {
+            expected.recall = if expected.offset == 6 { 2 } else { 0 };
+            assert_eq!(**read, expected);
+        }
+        let json = store.whole(&room("json")).unwrap().unwrap();
+        let read = &json.tail[0];
+        assert_eq!((&read.id, read.key.as_ref().map(Key::as_str)), (&None, Some("shop 7")));
+        assert_eq!(read.payload, Payload::Json(Bytes::from_static(b"{\"off\":10}")));
+        assert!(read.policy.urgent);
+        let large = store.whole(&room("large")).unwrap().unwrap();
+        assert_eq!(large.tail[0].payload, Payload::Opaque(Bytes::from(vec![b'x'; 16 * 1024])));
+        let short = store.whole(&room("short")).unwrap().unwrap();
+        assert_eq!((short.head, short.records.len()), (1, 0), "the head outlives the last message");
+        assert_eq!(store.holdings(), held);
+        store.reopen().unwrap();
+    }
+    assert_eq!(store.holdings().quarantined, 0);
+    // The stream goes on, and a recall marks a row of form 1.
+    let recall = Message { recall: 3, ..Message::clone(&message(&room("a"), 7, 600)) };
+    store.put(&[Append { messages: vec![Arc::new(recall)], ..append("a", 7..=7) }]).unwrap();
     drop(store);
-    let database = Database::open(folder.join("store.redb")).unwrap();
-    let write = database.begin_write().unwrap();
-    let bytes = TableDefinition::<&[u8], &[u8]>::new("payloads");
-    write.delete_table(bytes).unwrap();
-    let header = TableDefinition::<&str, &[u8]>::new("header");
-    write.open_table(header).unwrap().insert("form", 1_u32.to_le_bytes().as_slice()).unwrap();
-    write.open_table(header).unwrap().remove("clock").unwrap();
-    write.commit().unwrap();
-    drop(database);
     let mut store = Redb::open(&folder.0).unwrap();
-    assert_eq!(store.stamp(), None, "the wall clock counts");
-    assert_eq!(offsets(&mut store, "a"), [1, 2]);
-    store.put(&[append("a", 3..=3)]).unwrap();
-    drop(store);
-    assert_eq!(offsets(&mut Redb::open(&folder.0).unwrap(), "a"), [1, 2, 3]);
+    let a = store.whole(&room("a")).unwrap().unwrap();
+    assert_eq!((a.head, a.records[2].recalled_by), (7, 7));
+    let gone = store.purge(at(AT_MS + 700_000), 100).unwrap();
+    assert_eq!((gone.rows, store.holdings().bytes), (12, 0), "each row is found by its expiry");
 }
 
 #[test]

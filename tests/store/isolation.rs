@@ -11,10 +11,14 @@ use roomcast::store::port::Port;
 use roomcast::store::redb::Redb;
 use roomcast::store::writer::{Next, StoreHandle, Writer, start};
 use roomcast::store::{Append, Store, StoreAnswer, StoreRequest};
-use roomcast_core::limits::{STORE_ASIDE_AFTER, STORE_PURGE_PUT_OFF};
+use roomcast_core::limits::{
+    STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_PURGE_INTERVAL, STORE_PURGE_PUT_OFF,
+};
+use roomcast_core::now::Now;
+use roomcast_core::room::message::Message;
 
 use super::disk::{Disk, Fault, FaultKind};
-use super::{AtThatTime, append, at, message, room};
+use super::{AT_MS, AtThatTime, append, at, message, room};
 
 /// The size of a page of redb.
 const PAGE: usize = 4096;
@@ -111,6 +115,113 @@ fn the_damaged_pages_of_one_room_cost_another_room_no_publish() {
     drop(store);
 }
 
+/// The answers to the appends of one turn: the names of the rooms whose append is durable, and of the others.
+fn append_at_once(writer: &mut Writer, port: &mut Port, appends: Vec<Append>, now: Now) -> [Vec<String>; 2] {
+    let sent = appends.len();
+    appends.into_iter().for_each(|append| port.send(StoreRequest::Append(append)).unwrap());
+    writer.turn(now);
+    let mut heard = [Vec::new(), Vec::new()];
+    for _ in 0..sent {
+        match port.next_answer().expect("every append is answered in its turn") {
+            StoreAnswer::Durable { room, .. } => heard[0].push(room.to_string()),
+            StoreAnswer::Failed { room, .. } => heard[1].push(room.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+    heard
+}
+
+#[test]
+fn an_append_into_a_damaged_page_costs_the_commit_of_no_other_room() {
+    // The last page of room z, into which the next message of the room goes, is damaged.
+    let store = damaged(&[append("b", 1..=10), append("z", 1..=1000)], 1..=1000);
+    let mut now = roomcast::clock::now();
+    let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+    let mut port = writer.ports().pop().unwrap();
+    let others: Vec<String> = (0..100).map(|number| format!("c{number:02}")).collect();
+    for turn in 1..=u64::from(STORE_ASIDE_AFTER) {
+        let mut appends = vec![Append { life: turn, ..append("z", 1001..=1001) }];
+        appends.push(append("b", 10 + turn..=10 + turn));
+        appends.extend(others.iter().map(|name| append(name, turn..=turn)));
+        let before = writer.health().tally();
+        let [durable, failed] = append_at_once(&mut writer, &mut port, appends, now);
+        assert_eq!((durable.len(), failed.as_slice()), (101, &["z".to_owned()][..]));
+        let tally = writer.health().tally();
+        let reopenings = tally.reopenings - before.reopenings;
+        // The first commit is halved until room z stands alone. Later ones are without room z.
+        assert!(reopenings <= if turn == 1 { 8 } else { 1 }, "{reopenings} in turn {turn}");
+        assert_eq!((tally.failures, tally.writes_failed), (0, turn));
+        assert_eq!(writer.health().trouble(), None);
+    }
+    let aside =
+        || writer.health().rooms_aside().iter().map(|aside| aside.room.to_string()).collect::<Vec<_>>();
+    assert_eq!(aside(), ["z"]);
+    let tally = writer.health().tally();
+    let appends = vec![Append { life: 9, ..append("z", 1001..=1001) }, append("b", 14..=14)];
+    let heard = append_at_once(&mut writer, &mut port, appends, now);
+    assert_eq!(heard, [vec!["b".to_owned()], vec!["z".to_owned()]]);
+    assert_eq!(writer.health().tally().reopenings, tally.reopenings, "a room aside is left alone");
+    now = now.later(STORE_ASIDE_PAUSE_MIN);
+    let appends = vec![Append { life: 10, ..append("z", 1001..=1001) }, append("b", 15..=15)];
+    append_at_once(&mut writer, &mut port, appends, now);
+    assert_eq!(writer.health().tally().writes_failed, tally.writes_failed + 1, "and tried after a pause");
+}
+
+#[test]
+fn a_recall_of_a_message_on_a_damaged_page_costs_no_other_room_a_publish() {
+    let store = damaged(&[append("a", 1..=1000), append("b", 1..=10)], 1..=800);
+    let now = roomcast::clock::now();
+    let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+    let mut port = writer.ports().pop().unwrap();
+    let recall = Message { recall: 400, ..Message::clone(&message(&room("a"), 1001, 600)) };
+    let recall = Append { messages: vec![Arc::new(recall)], ..append("a", 1..=1) };
+    let heard = append_at_once(&mut writer, &mut port, vec![recall, append("b", 11..=11)], now);
+    assert_eq!(heard, [vec!["b".to_owned()], vec!["a".to_owned()]]);
+    // A message that touches no damaged page is stored.
+    let appends = vec![Append { life: 2, ..append("a", 1001..=1001) }, append("b", 12..=12)];
+    let heard = append_at_once(&mut writer, &mut port, appends, now);
+    assert_eq!(heard, [vec!["a".to_owned(), "b".to_owned()], Vec::new()]);
+    assert_eq!(writer.health().trouble(), None);
+}
+
+#[test]
+fn the_bad_sector_of_one_room_fails_the_reads_of_no_other_room() {
+    let disk = Disk::default();
+    let mut store = disk.store_without_cache().unwrap();
+    let rooms = ["b", "c", "d", "e"];
+    let mut appends = vec![append("a", 1..=1000)];
+    appends.extend(rooms.map(|name| append(name, 1..=100)));
+    store.put(&appends).unwrap();
+    let bytes = disk.bytes();
+    let payload = message(&room("a"), 500, 600).payload.bytes().clone();
+    let place = (0..bytes.len()).find(|at| bytes[*at..].starts_with(&payload)).unwrap();
+    let mut store = Running::over(Box::new(store));
+    let health = Arc::clone(&store.handle.health);
+    assert!(store.publish("e", 101), "the writer's first turn is over");
+    disk.fail_reads(Some(place..place + 1));
+    let mut failed = 0;
+    for offset in 102..=121 {
+        for name in ["a"].into_iter().chain(rooms) {
+            store.send(StoreRequest::Load { room: room(name), life: 1, whole_after: u64::MAX });
+        }
+        store.send(StoreRequest::Append(append("e", offset..=offset)));
+        for _ in 0..6 {
+            match store.next() {
+                StoreAnswer::Failed { room, .. } => {
+                    assert_eq!(room.as_str(), "a");
+                    failed += 1;
+                }
+                StoreAnswer::Loaded { .. } | StoreAnswer::Durable { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(failed, 20, "room a can't be read");
+    let aside = health.rooms_aside();
+    assert_eq!(aside.iter().map(|aside| aside.room.as_str()).collect::<Vec<_>>(), ["a"]);
+    drop(store);
+}
+
 #[test]
 fn a_purge_over_damaged_pages_removes_what_it_can_and_stops_no_append() {
     // The pages beside the damaged ones hold messages that live on: a removal looks at the neighbours as well.
@@ -143,6 +254,51 @@ fn a_purge_over_damaged_pages_removes_what_it_can_and_stops_no_append() {
         panic!("b is loaded")
     };
     assert!(stream.records[0].offset > 10 && stream.head == head, "those of room b have expired");
+}
+
+/// Turns a bit in the number of keys on the pages of the index of expiries with messages of room a from this
+/// range alone.
+fn damage_expiry(disk: &Disk, range: RangeInclusive<u64>) {
+    let bytes = disk.bytes();
+    let key = |offset: u64| [&(AT_MS + 600_000).to_be_bytes()[..], &offset.to_be_bytes(), b"a"].concat();
+    let others: Vec<_> = (1..=3000).filter(|offset| !range.contains(offset)).map(key).collect();
+    let keys: Vec<_> = range.map(key).collect();
+    let is_hit = |page: usize| {
+        let page = &bytes[page * PAGE..(page + 1) * PAGE];
+        page[0] == LEAF
+            && page.windows(17).any(|window| keys.iter().any(|key| key == window))
+            && !page.windows(17).any(|window| others.iter().any(|key| key == window))
+    };
+    let hits: Vec<usize> = (0..bytes.len() / PAGE).filter(|page| is_hit(*page)).collect();
+    assert!(!hits.is_empty());
+    hits.iter().for_each(|page| disk.turn(page * PAGE + 3, 0b100_0000));
+}
+
+#[test]
+fn a_damaged_page_of_the_index_of_expiries_stops_neither_the_purge_nor_an_append() {
+    for damaged in [1..=1000, 1000..=2000] {
+        let disk = Disk::default();
+        disk.store().unwrap().put(&[append("a", 1..=3000)]).unwrap();
+        damage_expiry(&disk, damaged.clone());
+        let store = disk.store().unwrap();
+        let mut now = roomcast::clock::now();
+        let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+        let mut port = writer.ports().pop().unwrap();
+        now = now.later(Duration::from_secs(700));
+        for head in 1..=200 {
+            let next = Append { accepted: now.instant, ..append("b", head..=head) };
+            port.send(StoreRequest::Append(next)).unwrap();
+            writer.turn(now);
+            let answer = port.next_answer().unwrap();
+            assert!(matches!(answer, StoreAnswer::Durable { .. }), "{answer:?}");
+            assert_eq!(writer.health().trouble(), None);
+            // After a failed purge the next one waits for up to a minute.
+            now = now.later(10 * STORE_PURGE_INTERVAL);
+        }
+        let tally = writer.health().tally();
+        assert!((1900..3150).contains(&tally.purged), "{damaged:?}: {tally:?}");
+        assert_eq!(tally.quarantined, 1, "{damaged:?}: {tally:?}");
+    }
 }
 
 #[test]
@@ -210,6 +366,6 @@ fn damage_that_a_reader_meets_is_put_aside_by_the_writer() {
     assert!(store.handle.health.rooms_aside().is_empty());
     drop(store);
     let mut again = disk.store().unwrap();
-    let read = again.load(&room("a"), 0, at(super::AT_MS)).unwrap().unwrap();
+    let read = again.load(&room("a"), 0, at(AT_MS)).unwrap().unwrap();
     assert_eq!((read.records.len(), again.holdings().quarantined), (4, 0), "for good");
 }

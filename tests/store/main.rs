@@ -14,6 +14,7 @@ mod faults;
 mod files;
 mod full;
 mod isolation;
+mod readers;
 mod writer;
 
 use std::io::Write;

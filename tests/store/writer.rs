@@ -14,9 +14,10 @@ use roomcast::store::{
     Append, Asked, Page, Purged, Store, StoreAnswer, StoreError, StoreHoldings, StoreRequest, Stored,
 };
 use roomcast_core::limits::{
-    STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_CLOCK_INTERVAL, STORE_COMMIT_MESSAGES_MAX,
-    STORE_PROOF_BYTES, STORE_PURGE_INTERVAL, STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX,
-    STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX, STORE_WAITING_MAX,
+    STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_AWAY_MAX, STORE_CLOCK_INTERVAL,
+    STORE_COMMIT_MESSAGES_MAX, STORE_PROOF_BYTES, STORE_PURGE_HOLD, STORE_PURGE_INTERVAL,
+    STORE_PURGE_ROWS_MIN, STORE_REOPEN_PAUSE_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_READS_MAX,
+    STORE_WAITING_MAX,
 };
 use roomcast_core::now::Now;
 
@@ -534,6 +535,29 @@ fn a_writer_purges_once_a_second_about_as_much_as_came() {
     writer.turn(now);
     let purges = watched.with(|watch| watch.purges.clone());
     assert_eq!(purges, [STORE_PURGE_ROWS_MIN, 200], "twice what came");
+}
+
+#[test]
+fn the_purge_is_held_for_minutes_after_a_start_with_a_doubtful_wall_clock() {
+    let now = roomcast::clock::now();
+    let noted =
+        |unix_ms| StoreNow { instant: now.instant, stamp: Stamp { store_ms: unix_ms, wall_ms: unix_ms } };
+    for (wall_ms, is_held) in [
+        (now.unix_ms - 60_000, false),
+        (now.unix_ms + 60_000, true),
+        (now.unix_ms - 2 * u64::try_from(STORE_AWAY_MAX.as_millis()).unwrap(), true),
+    ] {
+        let watched = Watched::default();
+        watched.with(|watch| watch.memory.append(&[append("a", 1..=1)], noted(wall_ms))).unwrap();
+        let (mut writer, _ports) = writer(&watched, 1);
+        let mut purges = |now| {
+            while writer.turn(now) == Next::Again {}
+            watched.with(|watch| watch.purges.len())
+        };
+        assert_eq!(purges(now) > 0, !is_held, "{wall_ms}");
+        assert_eq!(purges(now.later(STORE_PURGE_HOLD / 2)) > 0, !is_held);
+        assert!(purges(now.later(STORE_PURGE_HOLD + Duration::from_secs(5))) > 0);
+    }
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn refresh() -> Refresh {
     Refresh {
         missed: Missed { skipped: vec![(type_name("chat"), 7)], merged: vec![(type_name("enter"), 3)] },
         latest: vec![Arc::new(price())],
+        latest_rest: None,
         counters: vec![CounterChange { type_name: type_name("like"), add: 5, total: 1234 }],
         carried: None,
         history: vec![],

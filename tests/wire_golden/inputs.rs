@@ -127,6 +127,7 @@ impl Inputs {
         Refresh {
             missed: Missed { skipped: self.counts(), merged: self.counts() },
             latest: self.messages(4),
+            latest_rest: None,
             counters: self.counters(),
             carried: self.0.bool().then(|| self.carried()),
             history: Vec::new(),
@@ -152,6 +153,7 @@ impl Inputs {
             history,
             cut_short: false,
             latest: self.messages(3),
+            latest_rest: None,
             counters: self.counts(),
             stream: self.0.bool().then(|| self.opening()),
         }

@@ -95,6 +95,7 @@ fn a_frame_around_the_deepest_payload_is_as_deep_as_readers_are_told() {
         history: history.clone(),
         cut_short: false,
         latest: one(),
+        latest_rest: None,
         counters: vec![],
         stream: Some(opening.clone()),
     };
@@ -102,6 +103,7 @@ fn a_frame_around_the_deepest_payload_is_as_deep_as_readers_are_told() {
     let refresh = Refresh {
         missed,
         latest: one(),
+        latest_rest: None,
         counters: vec![],
         carried: Some(carried()),
         history: history.clone(),

@@ -14,6 +14,7 @@ fn snapshot() -> Snapshot {
         history: past([(41, chat())]),
         cut_short: false,
         latest: vec![Arc::new(price())],
+        latest_rest: None,
         counters: vec![(type_name("like"), 1234)],
         stream: None,
     }
@@ -52,6 +53,7 @@ fn a_welcome_in_json() {
         history: vec![],
         cut_short: false,
         latest: vec![],
+        latest_rest: None,
         counters: vec![],
         stream: None,
     };

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::room::Reach;
 use crate::room::id::{Encoding, Seq};
+use crate::room::{LatestPlace, Reach};
 
 /// Level frames of one batch, one for each encoding in use. A level frame takes a member from `seq - 1` to
 /// `seq`.
@@ -37,16 +37,26 @@ pub struct Refreshed {
     pub sent: u64,
     /// Last offset that had left in batches. A member with `sent` < `head` goes on catching up.
     pub head: u64,
+    /// Place of the member among the latest values. `Some`: the member goes on catching up.
+    pub latest: Option<LatestPlace>,
     /// Time over which devices spread the acknowledgements of the refresh.
     pub ack_within: Duration,
     /// Messages told as skipped in the refresh.
     pub skipped: u64,
 }
 
+impl Refreshed {
+    /// True if nothing is left for a further refresh.
+    pub(super) fn is_all(&self) -> bool {
+        self.sent >= self.head && self.latest.is_none()
+    }
+}
+
 /// A refresh from the home.
 #[derive(Debug, Clone)]
 pub struct RefreshFrame {
-    /// Composed frame for all members of one state: same encoding, last seq and sent offset.
+    /// Composed frame for all members of one state: same encoding, last seq, sent offset and place among the latest
+    /// values.
     pub frame: Bytes,
     /// Place of those members after the frame.
     pub to: Refreshed,

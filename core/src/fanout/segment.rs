@@ -27,7 +27,7 @@ use crate::limits::{
 };
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{CarryWant, Census, Departure, EarlyAck, Reach, RefreshWant};
+use crate::room::{CarryWant, Census, Departure, EarlyAck, LatestPlace, Reach, RefreshWant};
 
 /// A new member, with the place at the welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct Entrant {
     pub seq: Seq,
     /// Place in the reliable stream.
     pub place: StreamPlace,
+    /// Place among the latest values. `None`: the welcome brought all of them.
+    pub latest: Option<LatestPlace>,
 }
 
 /// One room's members on one shard.
@@ -57,6 +59,8 @@ pub struct Segment {
     pass: Option<Pass>,
     visits: VecDeque<Visit>,
     asked: BTreeMap<RefreshWant, Vec<u32>>,
+    /// Slot -> place among the latest values, for the members that lack some: a frame had no room for all.
+    lacking: BTreeMap<u32, LatestPlace>,
     /// Members in line to ask, while [`REFRESH_STATES_MAX`] states are asked for.
     unasked: VecDeque<Unasked>,
     /// Requests for the home, not yet taken by the shard.
@@ -194,6 +198,7 @@ impl Segment {
             pass: None,
             visits: VecDeque::new(),
             asked: BTreeMap::new(),
+            lacking: BTreeMap::new(),
             unasked: VecDeque::new(),
             wants: Vec::new(),
             epoch,
@@ -227,9 +232,10 @@ impl Segment {
 
     /// Adds a member. Returns the slot, stable until the member leaves.
     pub fn join(&mut self, entrant: Entrant, now: Instant) -> u32 {
-        let Entrant { connection, encoding, seq, place } = entrant;
+        let Entrant { connection, encoding, seq, place, latest } = entrant;
         // Nothing is known of the device yet.
-        let standing = if place.sent < place.head { Standing::Missed } else { Standing::Unseen };
+        let has_all = place.sent >= place.head && latest.is_none();
+        let standing = if has_all { Standing::Unseen } else { Standing::Missed };
         let member = Member { last_seq: seq, sent: place.sent, connection, encoding, standing };
         // The first member of an empty segment: earlier batches and messages concern no member here.
         if self.census.members() == 0 {
@@ -244,6 +250,7 @@ impl Segment {
             self.members.push(member);
             u32::try_from(self.members.len() - 1).expect("a segment has fewer than 2^32 slots")
         };
+        self.lacking.extend(latest.map(|place| (slot, place)));
         self.cursors.join(slot, place, &self.members, now);
         slot
     }
@@ -260,6 +267,7 @@ impl Segment {
         self.holes.push(slot);
         self.census.remove(encoding);
         let acked = self.cursors.leave(slot);
+        self.lacking.remove(&slot);
         Departure {
             encoding,
             epoch: self.epoch,
@@ -585,8 +593,10 @@ impl Segment {
             match visit.brings {
                 Brings::Refresh { want, to } => {
                     // The slot may have another member by now.
-                    let is_for =
-                        |member: &&mut Member| member.sent == want.sent && member.encoding == want.encoding;
+                    let latest = self.lacking.get(slot).copied();
+                    let is_for = |member: &&mut Member| {
+                        member.sent == want.sent && member.encoding == want.encoding && latest == want.latest
+                    };
                     let Some(member) = self.asker(*slot, want.since).filter(is_for) else { continue };
                     let connection = member.connection;
                     // A refresh goes out whatever the room, and the next may be asked for at once: the asking
@@ -602,7 +612,7 @@ impl Segment {
                     if self.take_refresh(*slot, to, sink, now, turn) {
                         brought = Some(to);
                     }
-                    if to.sent >= to.head {
+                    if to.is_all() {
                         let history = Arc::clone(&visit.history);
                         turn.caught_up.push(CaughtUp { connection, history });
                     }
@@ -639,12 +649,16 @@ impl Segment {
         &mut self,
         slot: u32,
         to: Refreshed,
-        sink: &S,
+        sink: &mut S,
         now: Instant,
         turn: &mut TurnTally,
     ) -> bool {
         let member = &mut self.members[slot as usize];
         let has_reliable = to.sent > member.sent;
+        if !to.is_all() && !sink.is_fast(member.connection) {
+            // The kernel may know by now that the device is fast: the next frame is larger then.
+            sink.room_for(member.connection, now);
+        }
         let standing = Speed::of(member.connection, sink).standing_unseen();
         (member.last_seq, member.sent, member.standing) = (to.seq, to.sent, standing);
         turn.refreshed += 1;
@@ -652,8 +666,10 @@ impl Segment {
         if has_reliable {
             self.cursors.brought(slot, now);
         }
+        self.lacking.remove(&slot);
+        self.lacking.extend(to.latest.map(|place| (slot, place)));
         // More is to come than one frame holds: the member asks again, at once or with the next drain.
-        if to.sent < to.head {
+        if !to.is_all() {
             turn.catching_up += 1;
             self.miss(slot, sink);
         }
@@ -682,8 +698,13 @@ impl Segment {
         let member = &mut self.members[slot as usize];
         member.standing = Standing::Asked;
         let small = speed == Speed::Unproven;
-        let want =
-            RefreshWant { encoding: member.encoding, since: member.last_seq, sent: member.sent, small };
+        let want = RefreshWant {
+            encoding: member.encoding,
+            since: member.last_seq,
+            sent: member.sent,
+            small,
+            latest: self.lacking.get(&slot).copied(),
+        };
         // Members of one state share one refresh: a state in `asked` costs no further request.
         if let Some(slots) = self.asked.get_mut(&want) {
             slots.push(slot);
@@ -703,6 +724,8 @@ impl Segment {
         let living = self.members.iter().filter(|member| member.last_seq != VACANT).count();
         assert_eq!(living as u64, self.census.members(), "the census counts members");
         assert_eq!(living + self.holes.len(), self.members.len(), "a slot is a member or a hole");
+        let catches_up = |slot: &u32| self.members[*slot as usize].standing > Standing::Small;
+        assert!(self.lacking.keys().all(catches_up), "a level member has all latest values");
         assert!(self.queued_batches() <= SEGMENT_QUEUED_MAX, "the queue keeps its bound");
         assert!(self.asked.len() <= REFRESH_STATES_MAX, "the states asked for keep their bound");
         self.cursors.check_invariants(&self.members);
@@ -784,7 +807,8 @@ mod tests {
     }
 
     fn entrant(connection: u32, seq: u64) -> Entrant {
-        Entrant { connection, encoding: Encoding::Json, seq: Seq(seq), place: StreamPlace::default() }
+        let place = StreamPlace::default();
+        Entrant { connection, encoding: Encoding::Json, seq: Seq(seq), place, latest: None }
     }
 
     fn run(segment: &mut Segment, notes: &mut Notes, now: Instant) -> TurnTally {
@@ -884,9 +908,11 @@ mod tests {
         assert_eq!(segment.turn(128, &mut notes, now).skipped, 1);
         notes.full.clear();
         segment.drained(0, Speed::Fast);
-        let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false };
+        let want =
+            RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false, latest: None };
         assert_eq!(segment.take_wants(), [want]);
-        let to = Refreshed { seq: Seq(2), sent: 0, head: 0, ack_within: Duration::ZERO, skipped: 2 };
+        let to =
+            Refreshed { seq: Seq(2), sent: 0, head: 0, latest: None, ack_within: Duration::ZERO, skipped: 2 };
         let frame = RefreshFrame { frame: Bytes::from_static(b"refresh to 2"), to, history: Arc::default() };
         assert!(segment.refreshed(want, Some(frame)).is_empty());
         let _ = segment.arrive(level(3, now));
@@ -915,7 +941,8 @@ mod tests {
         let _ = segment.arrive(large(2, 8_001, now));
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken.values().map(Vec::len).collect::<Vec<_>>(), [2, 1, 2]);
-        let want = RefreshWant { encoding: Encoding::Json, since: Seq(1), sent: 0, small: true };
+        let want =
+            RefreshWant { encoding: Encoding::Json, since: Seq(1), sent: 0, small: true, latest: None };
         assert_eq!(segment.take_wants(), [want], "at once: nothing is owed to it");
         assert!(!segment.is_level(1) && segment.is_level(2));
         // Two frames of one pass count together.
@@ -981,7 +1008,7 @@ mod tests {
 
     fn refresh(seq: u64, sent: u64, head: u64) -> Option<RefreshFrame> {
         let ack_within = Duration::from_millis(200);
-        let to = Refreshed { seq: Seq(seq), sent, head, ack_within, skipped: 0 };
+        let to = Refreshed { seq: Seq(seq), sent, head, latest: None, ack_within, skipped: 0 };
         Some(RefreshFrame { frame: Bytes::from(format!("refresh to {sent}")), to, history: Arc::default() })
     }
 
@@ -1004,6 +1031,36 @@ mod tests {
         let _ = segment.arrive(reliable(5, 100, 101, now));
         run(&mut segment, &mut notes, now);
         assert_eq!(notes.taken[&1], ["refresh to 64", "refresh to 100", "5: (100, 101]"]);
+    }
+
+    #[test]
+    fn a_member_that_lacks_latest_values_asks_for_them_and_hears_no_batch_before() {
+        let mut segment = segment(0);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
+        let places = [1, 2].map(|known| LatestPlace::begin(Seq(known), Seq(3)));
+        let entrant = Entrant { latest: Some(places[0]), ..entrant(1, 3) };
+        let slot = segment.join(entrant, now);
+        segment.drained(slot, Speed::Fast);
+        let [first] = segment.take_wants()[..] else { panic!("it asks at once") };
+        assert_eq!(first.latest, Some(places[0]));
+        let _ = segment.arrive(level(4, now));
+        run(&mut segment, &mut notes, now);
+        let with_rest = |latest| {
+            refresh(4, 0, 0).map(|frame| RefreshFrame { to: Refreshed { latest, ..frame.to }, ..frame })
+        };
+        assert!(segment.refreshed(first, with_rest(Some(places[1]))).is_empty());
+        run(&mut segment, &mut notes, now);
+        let [next] = segment.take_wants()[..] else { panic!("it asks for the rest") };
+        assert_eq!((next.since, next.latest), (Seq(4), Some(places[1])));
+        assert!(segment.refreshed(next, with_rest(None)).is_empty());
+        let _ = segment.arrive(level(5, now));
+        run(&mut segment, &mut notes, now);
+        assert_eq!(notes.taken[&1], ["refresh to 0", "refresh to 0", "5"]);
+        // Who has the slot next has another welcome.
+        segment.leave(slot);
+        assert_eq!(segment.join(Entrant { latest: None, ..entrant }, now), slot);
+        assert!(segment.is_level(slot));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct TurnTally {
     pub refreshed: u64,
     /// Carries taken by members.
     pub carried: u64,
-    /// Refresh frames with a rest to follow: the member still lacks a part of the reliable stream.
+    /// Refresh frames with a rest to follow: the member still lacks reliable messages or latest values.
     pub catching_up: u64,
     /// Messages told as skipped, summed over members.
     pub messages_skipped: u64,

@@ -11,6 +11,7 @@ use super::counters::CounterChange;
 use super::history::Past;
 use super::id::{Cursor, Encoding, Epoch, Seen, Seq, TypeName};
 use super::ladder::Step;
+use super::latest::LatestPlace;
 use super::message::{Message, Published, Unavailable};
 use super::pace::{RoomSettings, STRETCH_NONE};
 use super::receipt::{Acks, HomeReceipt};
@@ -150,6 +151,8 @@ pub struct RefreshWant {
     pub sent: u64,
     /// The devices are slow or unproven: the refresh is small, and recent history follows in pieces.
     pub small: bool,
+    /// The members' place among the latest values; `None`: the members know all as of `since`.
+    pub latest: Option<LatestPlace>,
 }
 
 /// The state of members late to acknowledge. All members of the same state share a carry.
@@ -470,8 +473,10 @@ pub struct Opening {
 pub struct Refresh {
     /// Counts of what the missed batches held.
     pub missed: Missed,
-    /// The latest values in the missed batches.
+    /// The latest values in the missed batches, and those left by earlier frames, as far as the frame has room.
     pub latest: Vec<Arc<Message>>,
+    /// The members' place among the latest values behind the frame; `None`: no value is left.
+    pub latest_rest: Option<LatestPlace>,
     /// The changes of counters in the missed batches.
     pub counters: Vec<CounterChange>,
     /// The reliable messages not sent to the members yet, as far as a frame has room.
@@ -490,8 +495,10 @@ pub struct Snapshot {
     pub history: Vec<Past>,
     /// The welcome has no room for the oldest part of the history.
     pub cut_short: bool,
-    /// The latest value of each key.
+    /// The latest value of each key, as far as the welcome has room. Refreshes bring the rest.
     pub latest: Vec<Arc<Message>>,
+    /// The member's place among the latest values behind the welcome; `None`: no value is left.
+    pub latest_rest: Option<LatestPlace>,
     /// Totals of counters, exact.
     pub counters: Vec<(TypeName, u64)>,
     /// The reliable stream; `None` while unknown, and the device keeps its cursor.

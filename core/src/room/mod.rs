@@ -71,6 +71,8 @@ pub use self::exchange::{
     Refresh, RefreshWant, SegmentSaid, Snapshot, Span, Stands, Told, Welcomed, WriteCost,
 };
 
+pub use self::latest::LatestPlace;
+
 use self::ask::Ending;
 use self::audience::Audience;
 use self::gathering::Gathering;

@@ -57,8 +57,8 @@ impl Readers {
         }
         self.retry.get_or_insert(now + STORE_RETRY);
         let goes_on = |reader: &mut StreamReader| match reader.purpose {
-            // A refresh without batches or reliable messages would be a frame that says nothing.
-            Purpose::Refresh { want, .. } => want.since < seq,
+            // A refresh without batches, values or reliable messages would be a frame that says nothing.
+            Purpose::Refresh { want, .. } => want.since < seq || want.latest.is_some(),
             // A carry without messages would say that none of them is alive any more.
             Purpose::Carry { .. } => false,
             // The publisher waits for an answer.

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::Room;
-use super::exchange::{CarryWant, Opening, Output, Reach, RefreshWant, Stands, Told};
+use super::exchange::{CarryWant, Opening, Output, Reach, Refresh, RefreshWant, Stands, Told};
 use super::id::{Cursor, Epoch};
 use super::message::{Class, ShedReason, Unavailable};
 use super::readers::{Purpose, StreamReader};
@@ -149,7 +149,11 @@ impl Room {
     pub(super) fn refresh(&mut self, shard: usize, want: RefreshWant) {
         let reach = Reach { after: want.sent, through: u64::MAX };
         let purpose = Purpose::Refresh { shard, want };
-        let bytes_max = if want.small { CATCH_UP_SMALL_BYTES_MAX } else { CATCH_UP_BYTES_MAX };
+        let bytes_max = if want.small {
+            CATCH_UP_SMALL_BYTES_MAX.min(self.state.small_bytes_left(want.since, 0))
+        } else {
+            CATCH_UP_BYTES_MAX
+        };
         self.read(StreamReader { reach, from: want.sent, bytes_max, purpose });
     }
 
@@ -241,9 +245,11 @@ impl Room {
                 // A stream that tells nothing new is not spoken of.
                 let carried = carried.filter(|carried| carried.span.through > reach.after);
                 let sent = carried.as_ref().map_or(want.sent, |carried| carried.span.through);
-                let mut refresh = self.state.refresh(want.since, carried);
-                // Reliable messages first: a member that lacks more of them asks again at once.
-                if let Some(refresh) = refresh.as_mut().filter(|_| want.small && sent >= self.stream.sent) {
+                let mut refresh = self.state.refresh(want, carried);
+                // Reliable messages and latest values first: a member that lacks more asks again at once.
+                let is_last =
+                    |refresh: &&mut Refresh| sent >= self.stream.sent && refresh.latest_rest.is_none();
+                if let Some(refresh) = refresh.as_mut().filter(is_last).filter(|_| want.small) {
                     refresh.history = self.state.recent(want.since, REFRESH_HISTORY_BYTES_MAX);
                 }
                 Output::Refreshed { shard, want, to: self.state.seq, head: self.stream.sent, refresh }

@@ -11,13 +11,16 @@ use std::time::Instant;
 use super::account::{Account, Left};
 use super::buffer::Cut;
 use super::counters::{CounterChange, Counters};
-use super::exchange::{Carried, Opening, Refresh, Snapshot};
+use super::exchange::{Carried, Opening, Refresh, RefreshWant, Snapshot};
 use super::history::{History, Past};
 use super::id::{Run, Seen, Seq, TypeName};
-use super::latest::Latest;
+use super::latest::{Latest, LatestPart, LatestPlace};
 use super::message::{Class, Message, ShedReason};
 use super::tally::RoomTally;
-use crate::limits::{WELCOME_BYTES_MAX, WELCOME_FIRST_BYTES_MAX};
+use crate::limits::{
+    CATCH_UP_BYTES_MAX, CHANGE_WIRE_BYTES, COUNT_WIRE_BYTES, FIELDS_WIRE_BYTES, REFRESH_LATEST_BYTES_MAX,
+    REFRESH_RIDING_BYTES_MAX, REFRESH_SMALL_BYTES_MAX, WELCOME_BYTES_MAX, WELCOME_FIRST_BYTES_MAX,
+};
 
 /// The latest values, counter totals, history and account of a room.
 #[derive(Debug, Default)]
@@ -121,12 +124,35 @@ impl RoomState {
         }
     }
 
-    /// The refresh of members with everything up to `since`; `None` if the account reaches back less far.
-    pub(super) fn refresh(&self, since: Seq, carried: Option<Carried>) -> Option<Refresh> {
-        let missed = self.account.since(since)?;
-        let latest = self.latest.since(since);
-        let history = Vec::new();
-        Some(Refresh { missed, latest, counters: self.counters.since(since), carried, history })
+    /// The refresh of members in the state `want`; `None` if the account reaches back less far.
+    pub(super) fn refresh(&self, want: RefreshWant, carried: Option<Carried>) -> Option<Refresh> {
+        let missed = self.account.since(want.since)?;
+        let counters = self.counters.since(want.since);
+        let reliable = carried.iter().flat_map(|carried| &carried.messages);
+        let reliable_bytes: usize = reliable.map(|message| message.wire_bytes).sum();
+        let has_reliable = reliable_bytes > 0;
+        let bytes_max = if want.small {
+            // A device reads a frame once it has all of it: values would delay the reliable message beside them.
+            let most = if has_reliable { REFRESH_RIDING_BYTES_MAX } else { REFRESH_LATEST_BYTES_MAX };
+            most.min(self.small_bytes_left(want.since, reliable_bytes))
+        } else {
+            CATCH_UP_BYTES_MAX.saturating_sub(reliable_bytes)
+        };
+        let place = want.latest.unwrap_or_else(|| LatestPlace::begin(want.since, self.seq));
+        let LatestPart { values: latest, rest: latest_rest } =
+            self.latest.part(place, self.seq, bytes_max, !has_reliable);
+        Some(Refresh { missed, latest, latest_rest, counters, carried, history: Vec::new() })
+    }
+
+    /// Bytes of a slow device's refresh left beside its counts and `more` bytes.
+    pub(super) fn small_bytes_left(&self, since: Seq, more: usize) -> usize {
+        let missed = self.account.since(since).unwrap_or_default();
+        let counts = missed.skipped.iter().chain(&missed.merged);
+        let counts: usize = counts.map(|(name, _)| name.as_str().len() + COUNT_WIRE_BYTES).sum();
+        let changes = self.counters.since(since);
+        let changes: usize =
+            changes.iter().map(|change| change.type_name.as_str().len() + CHANGE_WIRE_BYTES).sum();
+        REFRESH_SMALL_BYTES_MAX.saturating_sub(FIELDS_WIRE_BYTES + counts + changes + more)
     }
 
     /// The newest history behind `since`, oldest first, as far as it fits `bytes_max` on the wire.
@@ -154,9 +180,10 @@ impl RoomState {
         }
     }
 
-    /// Bytes of a welcome's first frame left by the latest values to the reliable stream.
+    /// Bytes of a welcome's first frame left beside the fields and totals.
     pub(super) fn first_bytes_left(&self) -> usize {
-        WELCOME_FIRST_BYTES_MAX.saturating_sub(self.latest.bytes())
+        let totals = self.counters.totals().map(|(name, _)| name.as_str().len() + COUNT_WIRE_BYTES);
+        WELCOME_FIRST_BYTES_MAX.saturating_sub(FIELDS_WIRE_BYTES + totals.sum::<usize>())
     }
 
     /// The snapshot for a member with the history up to `history_after`. `stream` is the part of the reliable
@@ -164,6 +191,9 @@ impl RoomState {
     pub(super) fn snapshot(&self, history_after: Seq, stream: Option<Opening>) -> Snapshot {
         let carried = stream.iter().flat_map(|stream| &stream.carried.messages);
         let carried_bytes: usize = carried.map(|message| message.wire_bytes).sum();
+        let latest_bytes_max = self.first_bytes_left().saturating_sub(carried_bytes);
+        let latest =
+            self.latest.part(LatestPlace::begin(Seq(0), self.seq), self.seq, latest_bytes_max, false);
         let mut bytes_left = WELCOME_BYTES_MAX.saturating_sub(self.latest.bytes() + carried_bytes);
         let newer = self.history.since(history_after);
         let newer_len = newer.len();
@@ -179,7 +209,8 @@ impl RoomState {
             seq: self.seq,
             cut_short: history.len() < newer_len,
             history,
-            latest: self.latest.since(Seq(0)),
+            latest: latest.values,
+            latest_rest: latest.rest,
             counters: self.counters.totals().map(|(name, total)| (name.clone(), total)).collect(),
             stream,
         }

@@ -262,7 +262,13 @@ fn a_member_behind_further_than_the_account_reaches_is_told_so() {
     }
     let refresh = |since| Input::Segment {
         shard: 0,
-        said: SegmentSaid::Refresh(RefreshWant { encoding: Encoding::Json, since, sent: 0, small: false }),
+        said: SegmentSaid::Refresh(RefreshWant {
+            encoding: Encoding::Json,
+            since,
+            sent: 0,
+            small: false,
+            latest: None,
+        }),
     };
     let answered = |outputs: &[Output]| matches!(outputs, [Output::Refreshed { refresh: Some(_), .. }]);
     assert!(!answered(&bench.tell(refresh(Seq(1)))));

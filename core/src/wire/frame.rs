@@ -143,7 +143,7 @@ impl<'a> BatchFields<'a> {
 
     /// Buffer room for the frame: an upper bound of the messages, and a guess of the rest.
     fn capacity(&self) -> usize {
-        let messages = self.messages.iter().chain(self.carried);
+        let messages = self.messages.iter().chain(self.carried).chain(self.latest);
         messages.map(|message| message.wire_bytes).sum::<usize>() + FIELDS_ROOM
     }
 }

@@ -75,6 +75,7 @@ pub(super) fn refresh(room: &Room, want: RefreshWant, refresh: &Refresh, to: Seq
         seq: to,
         sent: span.map_or(want.sent, |span| span.through),
         head,
+        latest: refresh.latest_rest,
         ack_within: Duration::from_millis(span.map_or(0, |span| span.ack_within_ms).into()),
         skipped: refresh.missed.skipped.iter().map(|(_, count)| count).sum(),
     };

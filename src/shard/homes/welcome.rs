@@ -9,19 +9,16 @@ use bytes::Bytes;
 use super::{HomeRoom, Homes};
 use crate::shard::lane::{HomeSaid, Welcome};
 use roomcast_core::fanout::segment::StreamPlace;
-use roomcast_core::limits::{COUNT_WIRE_BYTES, WELCOME_FIRST_BYTES_MAX};
+use roomcast_core::limits::{COUNT_WIRE_BYTES, FIELDS_WIRE_BYTES, WELCOME_FIRST_BYTES_MAX};
 use roomcast_core::now::{Now, millis};
 use roomcast_core::room::history;
 use roomcast_core::room::id::{Encoding, Epoch, Seq};
-use roomcast_core::room::{Reach, Snapshot, Welcomed};
+use roomcast_core::room::{LatestPlace, Reach, Snapshot, Welcomed};
 use roomcast_core::wire::frame::{self, Greeting, Head};
 
 /// Time for which an encoded welcome may be handed to further joiners while no batch is cut. Its history ages
 /// meanwhile.
 const WELCOME_AGE_MAX: Duration = Duration::from_secs(1);
-
-/// Bytes of a welcome's fields beside messages and counters, with room to spare.
-const FIELDS_BYTES: usize = 600;
 
 /// Welcomes a room keeps for further joiners; past that, the oldest go.
 const WELCOMES_MAX: usize = 16;
@@ -37,6 +34,8 @@ struct SharedWelcome {
     /// The part of the reliable stream behind the welcome: from the last offset in it to the last offset of
     /// level members.
     opening: Option<Reach>,
+    /// The place of the member among the latest values; `None`: the frame has all of them.
+    latest: Option<LatestPlace>,
     frame: Bytes,
     /// Older history, to follow in pieces: the newest first.
     pieces: Arc<[Bytes]>,
@@ -108,7 +107,14 @@ impl HomeRoom {
         let opening = snapshot.stream.as_ref();
         let opening =
             opening.map(|opening| Reach { after: opening.carried.span.through, through: opening.offset });
-        let shared = SharedWelcome { like, encoded_at: now.instant, opening, frame, pieces };
+        let shared = SharedWelcome {
+            like,
+            encoded_at: now.instant,
+            opening,
+            latest: snapshot.latest_rest,
+            frame,
+            pieces,
+        };
         // No second joiner follows the first member of a small room: tens of thousands of those must cost
         // little.
         if self.room.members() > 1 {
@@ -124,7 +130,7 @@ fn bytes_beside_history(snapshot: &Snapshot) -> usize {
     let messages: usize = snapshot.latest.iter().chain(reliable).map(|message| message.wire_bytes).sum();
     let counters: usize =
         snapshot.counters.iter().map(|(name, _)| name.as_str().len() + COUNT_WIRE_BYTES).sum();
-    FIELDS_BYTES + messages + counters
+    FIELDS_WIRE_BYTES + messages + counters
 }
 
 impl Homes {
@@ -141,7 +147,8 @@ impl Homes {
         let encoding = join.encoding;
         let like = WelcomeKey { seq, encoding, history_after, resumed, epoch, after, reset, deaths };
         let encoded = &mut self.tally.welcomes_encoded;
-        let SharedWelcome { opening, frame, pieces, .. } = home.welcome(like, heartbeat_ms, encoded, now);
+        let SharedWelcome { opening, latest, frame, pieces, .. } =
+            home.welcome(like, heartbeat_ms, encoded, now);
         let place = opening.zip(stands).map(|(opening, stands)| StreamPlace {
             sent: opening.after,
             head: opening.through,
@@ -157,6 +164,7 @@ impl Homes {
             encoding: join.encoding,
             epoch,
             place: place.unwrap_or(StreamPlace::UNKNOWN),
+            latest,
             frame,
             pieces,
         };

@@ -566,6 +566,15 @@ impl<S: Socket> Connection<S> {
         self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes())
     }
 
+    /// Bytes of history that waits for its turn: of each room's pieces this connection's share.
+    pub(super) fn history_bytes(&self) -> u64 {
+        let share = |pieces: &Pieces| {
+            let whole: usize = pieces.frames.iter().map(Bytes::len).sum();
+            (whole / Arc::strong_count(&pieces.frames).max(1)) as u64
+        };
+        self.patient.iter().flat_map(|patient| &patient.history).map(share).sum()
+    }
+
     /// The reason to close the connection, if its outbox is past a deadline.
     pub(super) fn overdue(&self, now: Instant) -> Option<CloseReason> {
         self.outbox.as_ref().and_then(|outbox| outbox.overdue(now))

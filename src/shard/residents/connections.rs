@@ -161,6 +161,13 @@ impl<S: Socket> Connections<S> {
         self.patient.iter().copied().collect()
     }
 
+    /// Bytes of history that waits for its turn. Devices with the same pieces count them together: until a piece
+    /// is begun, it costs one memory, and the storm after a break shares its welcomes.
+    pub(super) fn history_bytes(&self) -> u64 {
+        let patient = self.patient.iter().filter_map(|index| self.all.get(*index as usize));
+        patient.map(Connection::history_bytes).sum()
+    }
+
     /// Watches whether a device takes the bytes of a carry off the kernel: one that reads nothing and answers
     /// all the same has an empty outbox, and no deadline there.
     pub(super) fn watch(&mut self, index: u32, now: Instant) {

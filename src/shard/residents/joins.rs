@@ -75,7 +75,7 @@ impl<S: Socket> Residents<S> {
     /// Takes the welcome to a join: the connection is a member from here on, unless it left or ended
     /// meanwhile.
     pub(super) fn take_welcome(&mut self, room: &RoomName, run: Run, welcome: &Welcome, now: Now) {
-        let Welcome { seq, connection: key, join, encoding, epoch, place, frame, pieces } = welcome;
+        let Welcome { seq, connection: key, join, encoding, epoch, place, latest, frame, pieces } = welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some(Joining { index, at }) = self.joining(*key, segment, *join) else {
@@ -90,7 +90,8 @@ impl<S: Socket> Residents<S> {
         if known.run() != run || known.epoch() != *epoch {
             self.begin_life(segment, run, Segment::new(room.clone(), run, *seq, *epoch));
         }
-        let entrant = Entrant { connection: index, encoding: *encoding, seq: *seq, place: *place };
+        let entrant =
+            Entrant { connection: index, encoding: *encoding, seq: *seq, place: *place, latest: *latest };
         let slot = self.segments[segment].segment.join(entrant, now.instant);
         self.segments.note_look(segment);
         let connection = &mut self.connections[index];
@@ -109,7 +110,7 @@ impl<S: Socket> Residents<S> {
         self.connections[index].welcome(frame, now.instant);
         self.connections.note_waiting(index);
         if !self.connections[index].is_waiting() {
-            // There may be more of the reliable stream than a welcome holds.
+            // There may be more reliable messages or latest values than a welcome holds.
             let speed = self.connections[index].speed();
             self.segments[segment].segment.drained(slot, speed);
             self.send_wants(segment);

@@ -91,11 +91,12 @@ impl<S: Socket> Residents<S> {
         Some((placed.segment.run(), placed.counts))
     }
 
-    /// Bytes owed to devices, welcomes included. Walks waiting connections: for every now and then, not for a
-    /// turn.
+    /// Bytes owed to devices, welcomes and history included. Walks waiting connections: for every now and then,
+    /// not for a turn.
     #[must_use]
     pub fn owed_bytes(&self) -> u64 {
-        self.connections.waiting().map(|(_, connection)| connection.owed_bytes() as u64).sum()
+        let owed = self.connections.waiting().map(|(_, connection)| connection.owed_bytes() as u64);
+        owed.sum::<u64>() + self.connections.history_bytes()
     }
 
     /// True if no connection is left.

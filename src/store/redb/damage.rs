@@ -10,12 +10,12 @@ use crate::store::row;
 use roomcast_core::limits::STORE_QUARANTINE_ROWS_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
 
-use super::{Bytes, MESSAGES, Marks, Opened, PAYLOADS, QUARANTINE, ROOMS, Result, RoomEntry, begin};
+use super::{Bytes, MESSAGES, Marks, Opened, PAYLOADS, QUARANTINE, ROOMS, Result, RoomEntry};
 
 impl Opened {
     /// Moves the rows of a room at `offsets` into quarantine, in one commit.
     pub(super) fn put_aside(&mut self, room: &RoomName, offsets: &[u64]) -> Result<()> {
-        let write = begin(&self.database)?;
+        let write = self.begin()?;
         let mut bytes = self.bytes;
         {
             let mut messages = write.open_table(MESSAGES)?;
@@ -42,7 +42,7 @@ impl Opened {
         let mut entry = RoomEntry { epoch, head: 0, forget_ms: 0 };
         let mut kept = Vec::new();
         let mut damaged = Vec::new();
-        let write = begin(&self.database)?;
+        let write = self.begin()?;
         let mut bytes = self.bytes;
         {
             let mut rooms = write.open_table(ROOMS)?;

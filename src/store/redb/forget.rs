@@ -3,13 +3,13 @@
 use crate::store::row;
 use roomcast_core::room::id::RoomName;
 
-use super::{EXPIRY, MESSAGES, Opened, PAYLOADS, ROOMS, Result, RoomEntry, begin, expiry_key};
+use super::{EXPIRY, MESSAGES, Opened, PAYLOADS, ROOMS, Result, RoomEntry, expiry_key};
 
 impl Opened {
     /// Removes everything of a room. True if anything was stored.
     pub(super) fn forget(&mut self, room: &RoomName) -> Result<bool> {
         let name = room.as_str().as_bytes();
-        let write = begin(&self.database)?;
+        let write = self.begin()?;
         let mut freed = 0;
         let mut rooms = write.open_table(ROOMS)?;
         let mut messages = write.open_table(MESSAGES)?;
@@ -41,7 +41,7 @@ impl Opened {
         if existed {
             self.commit(write, self.bytes.saturating_sub(freed), None)?;
         } else {
-            write.abort()?;
+            self.ended(write)?.abort()?;
         }
         Ok(existed)
     }

@@ -22,34 +22,32 @@
 //! sync. After a failed write the handle is dropped at once, and only [`Store::reopen`] makes another. A failed
 //! read keeps the handle, unless the disk failed.
 
+mod append;
 mod damage;
 mod forget;
 mod open;
 mod purge;
 mod read;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ::redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
-};
+use ::redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use roomcast_core::limits::STORE_BYTES_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
 
 use super::row::{self, Marks};
 use super::time::{Stamp, StoreNow};
-use super::{Append, Page, Purged, ReadError, Reader, Store, StoreError, StoreHoldings, Stored, in_order};
+use super::{Append, FaultOf, Page, Purged, ReadError, Reader, Store, StoreError, StoreHoldings, Stored};
 
 use open::{Missing, StoreLocation};
 pub use open::{OpenBackend, OpenError};
-use purge::PurgePace;
-use read::{LOADING, PAGING, Read, RedbReader, Shared};
+use purge::PurgeState;
+use read::{LOADING, OpenRead, PAGING, Read, RedbReader, Shared};
 
 type Bytes = &'static [u8];
 
@@ -79,10 +77,14 @@ pub struct Redb {
     shared: Arc<Shared>,
     /// The clocks at the last commit.
     stamp: Option<Stamp>,
-    purge_pace: PurgePace,
+    /// The newest acceptance of a stored message, in a file without a stamp.
+    newest_ms: Option<u64>,
+    purging: PurgeState,
     holdings: StoreHoldings,
     bytes_max: u64,
     trouble: String,
+    /// The part at fault in the last failed call.
+    fault: FaultOf,
 }
 
 impl fmt::Debug for Redb {
@@ -109,6 +111,9 @@ struct Opened {
     stamp: Option<Stamp>,
     /// Damaged rows and entries found since the file was opened.
     quarantined: u64,
+    /// The commit under way. Kept here so that a panic does not drop it while it unwinds: redb then leaves the
+    /// commit's pages allocated, and reads all pages of all rooms at the next opening.
+    begun: Option<Arc<WriteTransaction>>,
 }
 
 impl Redb {
@@ -136,10 +141,12 @@ impl Redb {
             opened: None,
             shared: Arc::default(),
             stamp: None,
-            purge_pace: PurgePace::default(),
+            newest_ms: None,
+            purging: PurgeState::default(),
             holdings: StoreHoldings::default(),
             bytes_max,
             trouble: String::new(),
+            fault: FaultOf::Disk,
         };
         store.open_file(Missing::Make)?;
         Ok(store)
@@ -152,27 +159,33 @@ impl Redb {
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let database = place.open(missing)?;
             let header = header_of(&database).map_err(|error| open::failed(&path, error))?;
-            Ok((database, header))
+            let newest_ms = header.clock.is_none().then(|| newest_of(&database)).flatten();
+            Ok((database, header, newest_ms))
         }));
-        let (database, header) = opened.unwrap_or_else(|_| Err(OpenError::Damaged(path)))?;
+        let (database, header, newest_ms) = opened.unwrap_or_else(|_| Err(OpenError::Damaged(path)))?;
         let database = Arc::new(database);
         self.holdings.bytes = header.bytes;
         self.stamp = header.clock;
-        *self.shared.database.write() = Some(Arc::clone(&database));
+        self.newest_ms = newest_ms;
+        // Before the readers have the handle: an error of theirs from then on must not be forgotten.
         self.shared.has_failed.store(false, Ordering::Release);
+        self.shared.is_closing.store(false, Ordering::Release);
+        *self.shared.database.write() = Some(Arc::clone(&database));
         self.opened = Some(Opened {
             database,
             bytes: header.bytes,
             bytes_max: self.bytes_max,
             stamp: header.clock,
             quarantined: 0,
+            begun: None,
         });
         Ok(())
     }
 
-    /// Closes the file, once the reads under way have ended. redb writes at the close, and may panic at damage
-    /// there as well.
+    /// Closes the file. The reads under way end at their next row, so a large room keeps nobody waiting. redb
+    /// writes at the close, and may panic at damage there as well.
     fn close(&mut self) {
+        self.shared.is_closing.store(true, Ordering::Release);
         let shared = self.shared.database.write().take();
         let opened = self.opened.take();
         catch_unwind(AssertUnwindSafe(|| drop((shared, opened)))).ok();
@@ -180,9 +193,15 @@ impl Redb {
 
     /// Writes to the open file. After an error or a panic the file is closed.
     fn ask<T>(&mut self, what: &str, ask: impl FnOnce(&mut Opened) -> Result<T>) -> Result<T, StoreError> {
-        let opened = self.opened.as_mut().ok_or(StoreError::Failing)?;
+        let Some(opened) = &mut self.opened else {
+            self.fault = FaultOf::EarlierCall;
+            return Err(StoreError::Failing);
+        };
         let before = opened.quarantined;
         let outcome = catch_unwind(AssertUnwindSafe(|| ask(opened)));
+        // The panic has ended: a commit that is left is undone.
+        let left = opened.begun.take();
+        catch_unwind(AssertUnwindSafe(|| drop(left))).ok();
         self.holdings.quarantined += opened.quarantined - before;
         self.trouble = match outcome {
             Ok(Ok(answer)) => {
@@ -190,9 +209,15 @@ impl Redb {
                 self.stamp = opened.stamp;
                 return Ok(answer);
             }
-            Ok(Err(error)) => format!("{what} failed: {error}"),
+            Ok(Err(error)) => {
+                self.fault = fault_of(&error);
+                format!("{what} failed: {error}")
+            }
             // redb trusts the structure of its pages, and panics at a turned bit in it.
-            Err(_) => format!("{what} failed: the file is damaged, or there is a bug; the panic was printed"),
+            Err(_) => {
+                self.fault = FaultOf::Pages;
+                format!("{what} failed: the file is damaged, or there is a bug; the panic was printed")
+            }
         };
         self.close();
         Err(StoreError::Failing)
@@ -202,11 +227,13 @@ impl Redb {
     fn read<T>(
         &mut self,
         what: &str,
-        read: impl FnOnce(&ReadTransaction) -> Result<Read<T>>,
+        read: impl FnOnce(&OpenRead<'_>) -> Result<Read<T>>,
     ) -> Result<Read<T>, StoreError> {
         self.shared.read(what, read).map_err(|error| {
+            self.fault = FaultOf::EarlierCall;
             if let ReadError::Failed(why) = error {
                 self.trouble = why;
+                self.fault = FaultOf::Pages;
             }
             StoreError::Failing
         })
@@ -217,7 +244,7 @@ impl Redb {
         &mut self,
         what: &str,
         room: &RoomName,
-        read: impl Fn(&ReadTransaction) -> Result<Read<T>>,
+        read: impl Fn(&OpenRead<'_>) -> Result<Read<T>>,
     ) -> Result<T, StoreError> {
         let mut found = self.read(what, &read)?;
         if matches!(found, Read::WithoutEntry) {
@@ -231,6 +258,7 @@ impl Redb {
                 Ok(read)
             }
             Read::WithoutEntry => {
+                self.fault = FaultOf::Pages;
                 self.trouble = format!("{what} failed: its entry can't be rebuilt");
                 Err(StoreError::Failing)
             }
@@ -265,9 +293,13 @@ impl Store for Redb {
     }
 
     fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError> {
-        let pace = self.purge_pace;
-        let purged = self.ask("removing expired messages", |opened| opened.purge(now, rows_max, pace));
-        self.purge_pace = pace.after(rows_max, purged.is_ok());
+        let mut state = std::mem::take(&mut self.purging);
+        let purged = self.ask("removing expired messages", |opened| opened.purge(now, rows_max, &mut state));
+        // An earlier call says nothing about the rows of this one.
+        if purged.is_ok() || self.fault != FaultOf::EarlierCall {
+            state.pace = state.pace.after(rows_max, purged.is_ok());
+        }
+        self.purging = state;
         purged
     }
 
@@ -277,6 +309,10 @@ impl Store for Redb {
 
     fn stamp(&self) -> Option<Stamp> {
         self.stamp
+    }
+
+    fn newest_ms(&self) -> Option<u64> {
+        self.newest_ms
     }
 
     fn reader(&self) -> Option<Arc<dyn Reader>> {
@@ -293,6 +329,7 @@ impl Store for Redb {
         self.place.forget_cached();
         self.open_file(Missing::Refuse).map_err(|error| {
             self.trouble = error.to_string();
+            self.fault = FaultOf::Disk;
             StoreError::Failing
         })
     }
@@ -301,8 +338,23 @@ impl Store for Redb {
         self.holdings
     }
 
+    fn fault(&self) -> FaultOf {
+        self.fault
+    }
+
     fn trouble(&self) -> &str {
         &self.trouble
+    }
+}
+
+fn fault_of(error: &::redb::Error) -> FaultOf {
+    match error {
+        ::redb::Error::Io(_) => FaultOf::Disk,
+        // After an error, or a panic with a lock held, redb refuses all further calls of the handle.
+        ::redb::Error::PreviousIo | ::redb::Error::DatabaseClosed | ::redb::Error::LockPoisoned(_) => {
+            FaultOf::EarlierCall
+        }
+        _ => FaultOf::Pages,
     }
 }
 
@@ -406,43 +458,49 @@ fn header_of(database: &Database) -> Result<Header> {
     Ok(Header { bytes, clock })
 }
 
-impl Opened {
-    fn append(&mut self, appends: &[Append], now: StoreNow) -> Result<Vec<Result<(), StoreError>>> {
-        let write = begin(&self.database)?;
-        let mut commit = Commit {
-            rooms: write.open_table(ROOMS)?,
-            messages: write.open_table(MESSAGES)?,
-            payloads: write.open_table(PAYLOADS)?,
-            expiry: write.open_table(EXPIRY)?,
-            now,
-            entries: BTreeMap::new(),
-            bytes: self.bytes,
-            bytes_max: self.bytes_max,
-        };
-        let outcomes = in_order(appends, |append| commit.append(append))?;
-        let bytes = commit.finish()?;
-        // A commit costs a sync; one without content would cost it for nothing.
-        if outcomes.iter().all(Result::is_err) {
-            write.abort()?;
-            return Ok(outcomes);
+/// The newest acceptance of a stored message. Reads all rows, which a file without a stamp needs once. A damaged
+/// page ends the search: an older time is better than no store.
+fn newest_of(database: &Database) -> Option<u64> {
+    let mut newest = None;
+    let search = || -> Result<()> {
+        for row in database.begin_read()?.open_table(MESSAGES)?.iter()? {
+            let (key, value) = row?;
+            newest = newest.max(row::accepted_ms(key.value(), value.value()));
         }
-        self.commit(write, bytes, Some(now))?;
-        Ok(outcomes)
+        Ok(())
+    };
+    catch_unwind(AssertUnwindSafe(search)).map(Result::ok).ok();
+    newest
+}
+
+impl Opened {
+    /// Begins a commit. [`Opened::commit`] or [`Opened::ended`] has to follow, unless an error ends the call.
+    fn begin(&mut self) -> Result<Arc<WriteTransaction>> {
+        let write = Arc::new(begin(&self.database)?);
+        self.begun = Some(Arc::clone(&write));
+        Ok(write)
+    }
+
+    /// The commit itself, at its end.
+    fn ended(&mut self, write: Arc<WriteTransaction>) -> Result<WriteTransaction> {
+        self.begun = None;
+        // No table is open any more, and nobody else has the commit.
+        Arc::into_inner(write).ok_or(::redb::Error::TransactionPoisoned)
     }
 
     fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<()> {
         if bytes > 0 {
-            let write = begin(&self.database)?;
+            let write = self.begin()?;
             write.open_table(PROOF)?.insert((), vec![7; bytes].as_slice())?;
-            write.commit()?;
+            self.ended(write)?.commit()?;
         }
-        let write = begin(&self.database)?;
+        let write = self.begin()?;
         write.open_table(PROOF)?.remove(())?;
         self.commit(write, self.bytes, Some(now))
     }
 
     /// Ends a commit after which all rows and keys have `bytes` bytes. Notes the clocks, if known.
-    fn commit(&mut self, write: WriteTransaction, bytes: u64, now: Option<StoreNow>) -> Result<()> {
+    fn commit(&mut self, write: Arc<WriteTransaction>, bytes: u64, now: Option<StoreNow>) -> Result<()> {
         let stamp = now.map(|now| now.stamp);
         {
             let mut header = write.open_table(HEADER)?;
@@ -451,91 +509,9 @@ impl Opened {
                 header.insert(HEADER_CLOCK, seal_clock(stamp).as_slice())?;
             }
         }
-        write.commit()?;
+        self.ended(write)?.commit()?;
         self.bytes = bytes;
         self.stamp = stamp.or(self.stamp);
         Ok(())
-    }
-}
-
-/// The tables of a commit of messages.
-struct Commit<'t, 'a> {
-    rooms: Table<'t, Bytes, Bytes>,
-    messages: Table<'t, Bytes, Bytes>,
-    payloads: Table<'t, Bytes, Bytes>,
-    expiry: Table<'t, Bytes, ()>,
-    now: StoreNow,
-    /// The new entries. Each is written once at the end, whatever the number of the room's appends.
-    entries: BTreeMap<&'a RoomName, RoomEntry>,
-    bytes: u64,
-    bytes_max: u64,
-}
-
-impl<'a> Commit<'_, 'a> {
-    fn append(&mut self, append: &'a Append) -> Result<Result<(), StoreError>> {
-        let name = append.room.as_str().as_bytes();
-        let entry = match self.entries.get(&append.room) {
-            Some(entry) => Some(*entry),
-            None => match find(&self.rooms, name)? {
-                Found::Intact(entry) => Some(entry),
-                Found::Nothing if !has_rows(&self.messages, name)? => None,
-                // The room has to load, which rebuilds the entry.
-                Found::Damaged | Found::Nothing => return Ok(Err(StoreError::Moved)),
-            },
-        };
-        // A room that was alive for days without a message is forgotten here. The room itself knows its head.
-        let forgotten = RoomEntry { epoch: append.epoch, head: append.durable, forget_ms: 0 };
-        let mut entry = entry.unwrap_or(forgotten);
-        if entry.epoch != append.epoch || !append.follows(entry.head) {
-            return Ok(Err(StoreError::Moved));
-        }
-        let bytes = append.stored_bytes();
-        if self.bytes + bytes > self.bytes_max {
-            return Ok(Err(StoreError::Full));
-        }
-        let accepted_ms = self.now.ms_of(append.accepted);
-        for message in &append.messages {
-            let key = row::key(&append.room, message.offset);
-            let marks = Marks::of(append.epoch, accepted_ms, message);
-            self.messages.insert(key.as_slice(), row::encode(&key, &marks, message).as_slice())?;
-            if marks.is_apart {
-                let apart = row::sealed(&key, message.payload.bytes());
-                self.payloads.insert(key.as_slice(), apart.as_slice())?;
-            }
-            let expiry = expiry_key(marks.delete_at_ms(message), message.offset, name);
-            self.expiry.insert(expiry.as_slice(), ())?;
-            entry.head = message.offset;
-            if message.recall > 0 {
-                self.mark_recalled(append, message.recall, message.offset)?;
-            }
-        }
-        self.bytes += bytes;
-        entry.forget_ms = 0;
-        self.entries.insert(&append.room, entry);
-        Ok(Ok(()))
-    }
-
-    /// Notes a recall on the row of the recalled message.
-    fn mark_recalled(&mut self, append: &Append, recalled: u64, recalled_by: u64) -> Result<()> {
-        let key = row::key(&append.room, recalled);
-        let before = self.messages.get(key.as_slice())?.map(|row| row.value().to_vec());
-        // An expired row is gone. A damaged row is never read again.
-        let Some(before) = before else { return Ok(()) };
-        let Some(read) = row::decode(&key, &before) else { return Ok(()) };
-        let marks = Marks { recalled_by, ..read.marks };
-        let after = row::encode(&key, &marks, &read.message);
-        // A row of form 1 grows by its marks.
-        self.bytes = self.bytes.saturating_sub(before.len() as u64) + after.len() as u64;
-        self.messages.insert(key.as_slice(), after.as_slice())?;
-        Ok(())
-    }
-
-    /// Writes the entries, and returns the bytes of all rows and keys.
-    fn finish(mut self) -> Result<u64> {
-        for (room, entry) in &self.entries {
-            let name = room.as_str().as_bytes();
-            self.rooms.insert(name, entry.encode(name).as_slice())?;
-        }
-        Ok(self.bytes)
     }
 }

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ::redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase};
 use parking_lot::RwLock;
 
-use super::{Bytes, Found, MESSAGES, PAYLOADS, ROOMS, Result, RoomEntry, find, has_rows};
+use super::{Bytes, Found, MESSAGES, PAYLOADS, ROOMS, Result, RoomEntry, fault_of, find, has_rows};
 use crate::store::row::{self, Row, TailRoom};
 use crate::store::time::StoreNow;
-use crate::store::{Page, ReadError, Reader, Stored};
+use crate::store::{FaultOf, Page, ReadError, Reader, Stored};
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::message::Message;
 
@@ -34,6 +34,20 @@ pub(super) struct Shared {
     pub(super) database: RwLock<Option<Arc<Database>>>,
     /// A read met an I/O error. redb then refuses every further call of the same handle.
     pub(super) has_failed: AtomicBool,
+    /// The writer closes the file: reads under way end.
+    pub(super) is_closing: AtomicBool,
+}
+
+/// A read transaction, which ends early if the file is closed.
+pub(super) struct OpenRead<'s> {
+    transaction: ReadTransaction,
+    is_closing: &'s AtomicBool,
+}
+
+impl OpenRead<'_> {
+    fn check_open(&self) -> Result<()> {
+        if self.is_closing.load(Ordering::Acquire) { Err(::redb::Error::DatabaseClosed) } else { Ok(()) }
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -47,16 +61,24 @@ impl Shared {
     pub(super) fn read<T>(
         &self,
         what: &str,
-        read: impl FnOnce(&ReadTransaction) -> Result<Read<T>>,
+        read: impl FnOnce(&OpenRead<'_>) -> Result<Read<T>>,
     ) -> Result<Read<T>, ReadError> {
         let database = self.database.read();
         let database = database.as_ref().ok_or(ReadError::Closed)?;
-        let outcome = catch_unwind(AssertUnwindSafe(|| read(&database.begin_read()?)));
+        let is_closing = &self.is_closing;
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            read(&OpenRead { transaction: database.begin_read()?, is_closing })
+        }));
         match outcome {
             Ok(Ok(read)) => Ok(read),
             Ok(Err(error)) => {
-                if matches!(error, ::redb::Error::Io(_) | ::redb::Error::PreviousIo) {
+                let fault = fault_of(&error);
+                if fault != FaultOf::Pages {
                     self.has_failed.store(true, Ordering::Release);
+                }
+                // The room of the earlier call bears the blame, and no other.
+                if fault == FaultOf::EarlierCall {
+                    return Err(ReadError::Closed);
                 }
                 Err(ReadError::Failed(format!("{what} failed: {error}")))
             }
@@ -98,7 +120,8 @@ struct Tables {
 }
 
 impl Tables {
-    fn open(read: &ReadTransaction) -> Result<Self> {
+    fn open(read: &OpenRead<'_>) -> Result<Self> {
+        let read = &read.transaction;
         Ok(Self { messages: read.open_table(MESSAGES)?, payloads: read.open_table(PAYLOADS)? })
     }
 
@@ -112,8 +135,9 @@ impl Tables {
     }
 }
 
-fn entry(read: &ReadTransaction, room: &RoomName) -> Result<Found> {
+fn entry(read: &OpenRead<'_>, room: &RoomName) -> Result<Found> {
     let name = room.as_str().as_bytes();
+    let read = &read.transaction;
     match find(&read.open_table(ROOMS)?, name)? {
         Found::Nothing if has_rows(&read.open_table(MESSAGES)?, name)? => Ok(Found::Damaged),
         found => Ok(found),
@@ -122,7 +146,7 @@ fn entry(read: &ReadTransaction, room: &RoomName) -> Result<Found> {
 
 /// Reads the stream of a room, the newest row first: large payloads are read for the tail alone.
 pub(super) fn load(
-    read: &ReadTransaction,
+    read: &OpenRead<'_>,
     room: &RoomName,
     whole_after: u64,
     now: StoreNow,
@@ -137,6 +161,7 @@ pub(super) fn load(
     let mut tail = TailRoom::default();
     let mut damaged = Vec::new();
     for found in rows_behind(&tables, room, 0, entry)?.rev() {
+        read.check_open()?;
         let (key, offset, row) = found?;
         let Some(row) = row else {
             damaged.push(offset);
@@ -158,12 +183,7 @@ pub(super) fn load(
 }
 
 /// Reads the messages behind `after`, up to `bytes_max` bytes.
-pub(super) fn page(
-    read: &ReadTransaction,
-    room: &RoomName,
-    after: u64,
-    bytes_max: usize,
-) -> Result<Read<Page>> {
+pub(super) fn page(read: &OpenRead<'_>, room: &RoomName, after: u64, bytes_max: usize) -> Result<Read<Page>> {
     let entry = match entry(read, room)? {
         Found::Intact(entry) => entry,
         Found::Nothing => return Ok(Read::Whole(Page { messages: Vec::new(), through: after })),
@@ -175,6 +195,7 @@ pub(super) fn page(
     let mut through = after;
     let mut damaged = Vec::new();
     for found in rows_behind(&tables, room, after, entry)? {
+        read.check_open()?;
         let (key, offset, row) = found?;
         let message = match row {
             // Asked before the payload is read: a page does not read past its end.
@@ -216,4 +237,43 @@ fn rows_behind(
         let row = row::decode(key.value(), value.value()).filter(|row| row.marks.epoch == entry.epoch);
         Ok((key.value().to_vec(), offset, row))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redb::Redb;
+    use crate::store::time::StoreClock;
+    use crate::store::{Append, Store};
+    use roomcast_core::room::id::Epoch;
+    use roomcast_core::room::message::sample;
+
+    #[test]
+    fn a_read_under_way_ends_at_its_next_row_as_the_file_closes() {
+        let backend = ::redb::backends::InMemoryBackend::new();
+        let mut backend = Some(backend);
+        let open = Box::new(move |builder: &::redb::Builder| {
+            builder.create_with_backend(backend.take().expect("opened once"))
+        });
+        let mut store = Redb::over(open, u64::MAX).unwrap();
+        let room = RoomName::parse("a").unwrap();
+        let now = crate::clock::now();
+        let messages = vec![Arc::new(Message { offset: 1, ..sample("coupon", "{}") })];
+        let append = Append {
+            room: room.clone(),
+            life: 1,
+            epoch: Epoch(1),
+            durable: 0,
+            accepted: now.instant,
+            messages,
+        };
+        let now = StoreClock::start(crate::store::time::LastTimes::default(), now).now(now);
+        assert_eq!(store.append(&[append], now).unwrap(), [Ok(())]);
+        let reader = store.reader().unwrap();
+        store.shared.is_closing.store(true, Ordering::Release);
+        assert_eq!(reader.load(&room, 0, now).unwrap_err(), ReadError::Closed);
+        assert_eq!(reader.page(&room, 0, 100).unwrap_err(), ReadError::Closed);
+        store.shared.is_closing.store(false, Ordering::Release);
+        assert_eq!(reader.load(&room, 0, now).unwrap().unwrap().head, 1);
+    }
 }

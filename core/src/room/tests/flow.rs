@@ -282,7 +282,8 @@ fn what_was_dropped_is_told_even_if_nothing_is_left_to_send() {
     bench.publish(chats(2));
     let left = bench.wait(WINDOW);
     assert_eq!((left[0].messages.len(), skipped_of(&left, "chat")), (0, 2));
-    let refresh = bench.room.state.refresh(Seq(0), None).unwrap();
+    let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false, latest: None };
+    let refresh = bench.room.state.refresh(want, None).unwrap();
     assert_eq!(refresh.missed.skipped[0].1, 5, "one that was behind all the while hears the same in sum");
 }
 

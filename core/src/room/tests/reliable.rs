@@ -16,6 +16,7 @@ use crate::room::view::StreamRefusal;
 
 mod clocks;
 mod receipts;
+mod sizes;
 
 /// A room, what its store holds, and what came out of both.
 struct Bench {
@@ -366,6 +367,7 @@ fn what_is_not_at_hand_is_read_from_the_store() {
             since: bench.room.seq(),
             sent: 3,
             small: false,
+            latest: None,
         }),
     };
     assert!(bench.tell(refresh).is_empty());
@@ -482,6 +484,7 @@ fn members_go_on_without_what_can_not_be_read() {
             since: Seq(0),
             sent: 0,
             small: false,
+            latest: None,
         }),
     });
     let Output::Page { life, .. } = bench.asked.remove(0) else { panic!("a page") };
@@ -598,6 +601,7 @@ fn a_store_that_does_not_know_what_it_has_synced_is_asked_for_all_of_it_again() 
             since: Seq(0),
             sent: 0,
             small: false,
+            latest: None,
         }),
     });
     let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };

@@ -447,6 +447,19 @@ fn a_batch_of_a_counter_alone_is_no_gap_and_its_totals_are_kept() {
     assert!(!bench.watch.is_level(bench.tracks[1], seat(1), 0), "others have more");
 }
 
+/// A welcome need not have room for all latest values.
+#[test]
+fn latest_values_may_follow_at_the_seq_held_and_nothing_else_may() {
+    let mut bench = Bench::of(Known::new(loads(&[("price", Class::Latest)]), &[], 1)).welcomed();
+    let holding = |value: String| batch_saying(4, &[], &format!(r#""latest":[{value}]"#));
+    bench.hear(0, &holding(message_of("price", 0)));
+    bench.hear(0, &holding(message_of("price", 1)));
+    bench.all_hear(&batch(5, &[0]));
+    assert!(bench.watch.violations.is_empty(), "{}", bench.watch.violations);
+    bench.hear(1, &holding(message(0)));
+    assert_eq!(bench.watch.violations.count(Kind::Foreign), 1, "chat is no latest value");
+}
+
 #[test]
 fn each_type_has_messages_of_its_own() {
     let mut bench = mixed_bench();

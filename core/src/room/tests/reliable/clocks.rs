@@ -115,7 +115,7 @@ fn nothing_expired_is_in_a_refresh_a_carry_a_pull_or_a_welcome() {
     bench.sync();
     let deaths = bench.room.deaths();
     bench.now = bench.now.later(Duration::from_secs(1));
-    let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false };
+    let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false, latest: None };
     let refreshed = bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Refresh(want) });
     let [Output::Refreshed { refresh: Some(refresh), .. }] = &refreshed[..] else { panic!("{refreshed:?}") };
     assert_eq!(payloads(&refresh.carried.as_ref().unwrap().messages), ["1"]);
@@ -139,7 +139,7 @@ fn a_message_that_expires_while_its_page_is_read_is_not_in_the_page() {
     let Some(Output::Append { messages, .. }) = bench.asked.first() else { panic!("an append") };
     let messages = messages.clone();
     bench.sync();
-    let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false };
+    let want = RefreshWant { encoding: Encoding::Json, since: Seq(0), sent: 0, small: false, latest: None };
     bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Refresh(want) });
     let Output::Page { life, after, .. } = bench.asked.remove(0) else { panic!("a page") };
     bench.now = bench.now.later(Duration::from_secs(1));
