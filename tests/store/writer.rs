@@ -340,7 +340,7 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
     assert!(writer.health().trouble().is_none());
     let tally = writer.health().tally();
-    assert_eq!((tally.failures, tally.reopenings), (2, 1));
+    assert_eq!((tally.failures, tally.reopenings), (3, 1));
 }
 
 #[test]
