@@ -111,7 +111,7 @@ impl StoreClock {
             None => now.unix_ms.max(last.newest_ms.unwrap_or(0)),
         };
         // A file without a stamp goes on at the newest message, which this stamp says as well.
-        let kept = last.stamp.or(last.newest_ms.map(|ms| Stamp { store_ms: ms, wall_ms: ms }));
+        let kept = last.stamp.or_else(|| last.newest_ms.map(|ms| Stamp { store_ms: ms, wall_ms: ms }));
         let held = kept
             .filter(|_| last.judge(now) == WallClock::FarAhead)
             .map(|stamp| HeldStamp { stamp, until: now.instant + STORE_PURGE_HOLD });
