@@ -1,9 +1,10 @@
 //! The threads that read: loads and pages, beside the writer and in read transactions of their own.
 //!
-//! A port sends a read straight to the readers, unless a write of the room is under way: then the writer hands the
-//! read over behind the commit. So a read sees the appends that its shard sent before. Rooms take turns, and one read per room is under way: the slow loads of a room
-//! never take both readers. A read that meets damage goes back to the writer, which may repair. A read that
-//! meets a closed store waits for the reopening. A read that fails is answered as failed, and nothing else is.
+//! A port sends a read straight to the readers, unless a write of the room is under way: then the writer
+//! hands the read over behind the commit. So a read sees the appends that its shard sent before. Rooms take
+//! turns, and one read per room is under way: the slow loads of a room never take both readers. A read that
+//! meets damage goes back to the writer, which may repair. A read that meets a closed store waits for the
+//! reopening. A read that fails is answered as failed, and nothing else is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
