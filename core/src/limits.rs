@@ -485,8 +485,11 @@ pub const STORE_REOPEN_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Longest pause before a failed store is opened again.
 pub const STORE_REOPEN_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Commits of a turn that meet damaged pages. Each one is done again in halves, so one damaged room among 1 024
-/// takes 11. Above: the rest of the turn fails, and the store counts as failing.
+/// takes 11. Above: a commit that fails is not done again, and its appends fail.
 pub const STORE_COMMITS_FAILED_MAX: usize = 32;
+/// Rooms with failed writes that a turn tries again, each in a commit of its own. Above: the appends of further
+/// such rooms fail at once.
+pub const STORE_TURN_SUSPECTS_MAX: usize = 1;
 /// Bytes that a store writes and syncs after a failure, before the store counts as well: 16 payloads of the
 /// largest size. Each try follows after a pause of up to [`STORE_REOPEN_PAUSE_MAX`].
 pub const STORE_PROOF_BYTES: usize = 256 * KIB;
@@ -495,15 +498,19 @@ pub const STORE_READERS: usize = 2;
 /// Payload bytes in the row of a message. Above: the payload has a row of its own, and a load reads it for the
 /// tail alone.
 pub const PAYLOAD_INLINE_BYTES_MAX: usize = KIB;
-/// Failed reads of a room in a row. At the bound the room is put aside: its loads fail at once.
+/// Failed loads, pages or writes of a room in a row. At the bound the room is put aside: its calls of that sort
+/// fail at once.
 pub const STORE_ASIDE_AFTER: u32 = 3;
-/// First pause before a room aside is read again; doubles up to [`STORE_ASIDE_PAUSE_MAX`].
+/// First pause before a call for a room aside is tried again; doubles up to [`STORE_ASIDE_PAUSE_MAX`].
 pub const STORE_ASIDE_PAUSE_MIN: Duration = Duration::from_secs(1);
-/// Longest pause before a room aside is read again.
+/// Longest pause before a call for a room aside is tried again.
 pub const STORE_ASIDE_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Rooms on the list of rooms with failed reads. Above: further rooms are read each time they are asked for.
-pub const STORE_ASIDE_ROOMS_MAX: usize = 64;
-/// Time without a try after which a room leaves that list.
+/// Entries of the list of failed calls, one for each room and sort of call. A damaged page of the table of rooms
+/// holds about 75. Above: entries of rooms that are not aside give way; else further rooms are tried each time.
+pub const STORE_ASIDE_ROOMS_MAX: usize = 1024;
+/// Rooms aside in the answer of `/readyz`. Above: the rest is only counted.
+pub const STORE_ASIDE_LISTED_MAX: usize = 64;
+/// Time without a try after which an entry leaves that list.
 pub const STORE_ASIDE_FORGET: Duration = Duration::from_secs(600);
 /// Interval at which a store with messages writes both clocks, if no commit has. A restart goes on from there.
 pub const STORE_CLOCK_INTERVAL: Duration = Duration::from_secs(60);
@@ -591,6 +598,7 @@ const _: () = {
     assert!(STORE_PURGE_ROWS_MIN <= STORE_PURGE_ROWS_MAX);
     assert!(STORE_COMMIT_MESSAGES_MAX <= STORE_PURGE_ROWS_MAX, "purges keep up with commits");
     assert!(STORE_REOPEN_PAUSE_MIN.as_millis() <= STORE_REOPEN_PAUSE_MAX.as_millis());
+    assert!(STORE_ASIDE_LISTED_MAX <= STORE_ASIDE_ROOMS_MAX);
     assert!(STORE_ASIDE_PAUSE_MIN.as_millis() <= STORE_ASIDE_PAUSE_MAX.as_millis());
     assert!(PAYLOAD_BYTES_MAX <= STORE_PROOF_BYTES, "after a proof the next message finds room");
 };

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use roomcast_core::limits::{
-    STORE_ASIDE_AFTER, STORE_ASIDE_FORGET, STORE_ASIDE_PAUSE_MAX, STORE_ASIDE_PAUSE_MIN,
-    STORE_ASIDE_ROOMS_MAX,
+    STORE_ASIDE_AFTER, STORE_ASIDE_FORGET, STORE_ASIDE_LISTED_MAX, STORE_ASIDE_PAUSE_MAX,
+    STORE_ASIDE_PAUSE_MIN, STORE_ASIDE_ROOMS_MAX,
 };
 use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
@@ -121,17 +121,29 @@ impl Aside {
         self.0.remove(&(room.clone(), call)).is_some_and(|failed| failed.is_aside())
     }
 
-    /// The rooms aside, each once, in order of name.
-    pub(super) fn rooms(&self) -> Vec<RoomAside> {
+    /// The first entry of each room aside, in order of name.
+    fn each_room(&self) -> impl Iterator<Item = (&RoomName, &FailedRoom)> {
         let aside = self.0.iter().filter(|(_, failed)| failed.is_aside());
-        let rooms = aside.map(|((room, _), failed)| RoomAside {
+        let mut last = None;
+        aside
+            .map(|((room, _), failed)| (room, failed))
+            .filter(move |(room, _)| last.replace(*room) != Some(*room))
+    }
+
+    /// The rooms aside, each once, in order of name: the first `STORE_ASIDE_LISTED_MAX`.
+    pub(super) fn rooms(&self) -> Vec<RoomAside> {
+        let rooms = self.each_room().take(STORE_ASIDE_LISTED_MAX);
+        let told = |(room, failed): (&RoomName, &FailedRoom)| RoomAside {
             room: room.clone(),
             since: failed.since,
             why: failed.why.clone(),
-        });
-        let mut rooms: Vec<RoomAside> = rooms.collect();
-        rooms.dedup_by(|later, first| later.room == first.room);
-        rooms
+        };
+        rooms.map(told).collect()
+    }
+
+    /// The number of rooms aside.
+    pub(super) fn count(&self) -> usize {
+        self.each_room().count()
     }
 
     /// Lets go of rooms that nobody has asked for since.
@@ -181,7 +193,7 @@ mod tests {
                 aside.failed(&room(&number.to_string()), Load, "damaged", now);
             }
         }
-        assert_eq!(aside.rooms().len(), STORE_ASIDE_ROOMS_MAX);
+        assert_eq!([aside.count(), aside.rooms().len()], [STORE_ASIDE_ROOMS_MAX, STORE_ASIDE_LISTED_MAX]);
         aside.forget_old(now.instant + STORE_ASIDE_FORGET + STORE_ASIDE_PAUSE_MIN);
         assert!(aside.rooms().is_empty());
     }

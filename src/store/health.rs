@@ -90,7 +90,8 @@ impl Health {
         oldest.map_or(Duration::ZERO, |began| now.instant.saturating_duration_since(began))
     }
 
-    /// The rooms that are put aside, in order of name.
+    /// The rooms that are put aside, in order of name: the first `STORE_ASIDE_LISTED_MAX`. The tally has their
+    /// number.
     #[must_use]
     pub fn rooms_aside(&self) -> Vec<RoomAside> {
         self.state.lock().aside.rooms()
@@ -100,7 +101,7 @@ impl Health {
     #[must_use]
     pub fn tally(&self) -> StoreTally {
         let state = self.state.lock();
-        StoreTally { rooms_aside: state.aside.rooms().len() as u64, ..state.tally }
+        StoreTally { rooms_aside: state.aside.count() as u64, ..state.tally }
     }
 
     pub(super) fn call_begins(&self, thread: usize, now: Now) {

@@ -81,7 +81,7 @@ impl Memory {
                 recalled.marks.recalled_by = message.offset;
             }
         }
-        self.stamp = Some(now.stamp);
+        self.stamp = Some(now.noted);
         Ok(())
     }
 
@@ -170,13 +170,13 @@ impl Store for Memory {
                 self.rooms.remove(&room);
                 purged.rooms += 1;
             }
-            self.stamp = Some(now.stamp);
+            self.stamp = Some(now.noted);
         }
         Ok(purged)
     }
 
     fn prove(&mut self, now: StoreNow, _bytes: usize) -> Result<(), StoreError> {
-        self.stamp = Some(now.stamp);
+        self.stamp = Some(now.noted);
         Ok(())
     }
 

@@ -141,6 +141,8 @@ pub trait Store: Send + Debug {
 pub enum FaultOf {
     /// The disk, or a bug: every further call may fail.
     Disk,
+    /// A disk without space: writes fail, whatever pages they touch.
+    FullDisk,
     /// Damaged pages: the calls for other rooms may succeed.
     Pages,
     /// An earlier call: the store was closed, or its handle useless. The call itself may succeed after a

@@ -1,9 +1,10 @@
 //! The threads that read: loads and pages, beside the writer and in read transactions of their own.
 //!
-//! The writer hands a read over once every earlier append of the room is committed. So a read sees the appends
-//! that its shard sent before. Rooms take turns, and one read per room is under way: the slow loads of a room
-//! never take both readers. A read that meets damage goes back to the writer, which may repair. A read that
-//! meets a closed store waits for the reopening. A read that fails is answered as failed, and nothing else is.
+//! A port sends a read straight to the readers, unless a write of the room is under way: then the writer
+//! hands the read over behind the commit. So a read sees the appends that its shard sent before. Rooms take
+//! turns, and one read per room is under way: the slow loads of a room never take both readers. A read that
+//! meets damage goes back to the writer, which may repair. A read that meets a closed store waits for the
+//! reopening. A read that fails is answered as failed, and nothing else is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -67,6 +68,11 @@ impl ReadQueue {
     /// The next read for the writer.
     pub(super) fn next_handed_back(&self) -> Option<DueRead> {
         self.state.lock().handed_back.pop_front()
+    }
+
+    /// All reads that met a closed store.
+    pub(super) fn take_held(&self) -> VecDeque<DueRead> {
+        std::mem::take(&mut self.state.lock().held)
     }
 
     /// The next read that met a closed store.

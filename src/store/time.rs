@@ -12,7 +12,10 @@
 //!
 //! A file without a stamp (form 1, or a damaged stamp) goes on at the wall clock, and never before the newest
 //! stored message. After a start with a doubtful wall clock the purge is held for `STORE_PURGE_HOLD`: rows that
-//! count as expired stay in the file until an operator has had time to look.
+//! count as expired stay in the file until an operator has had time to look. A wall clock far ahead is not noted
+//! either before the end of the hold: the commits write the last stamp again. So a restart within the hold
+//! begins at the last stamp, as if this life had not been. With the right clock all messages are alive again; with
+//! the same wrong clock the purge is held again.
 //!
 //! The time of a suspended machine does not count. The monotonic clock of Linux (`CLOCK_MONOTONIC`) stands still
 //! meanwhile, as do the devices' timers behind it: nobody could acknowledge. `CLOCK_BOOTTIME` would expire all
@@ -20,7 +23,7 @@
 
 use std::time::{Duration, Instant};
 
-use roomcast_core::limits::{STORE_AWAY_MAX, STORE_CLOCK_STEP_MAX};
+use roomcast_core::limits::{STORE_AWAY_MAX, STORE_CLOCK_STEP_MAX, STORE_PURGE_HOLD};
 use roomcast_core::now::{Now, millis};
 
 /// A reading of both clocks as stored, in milliseconds.
@@ -37,6 +40,14 @@ pub struct Stamp {
 pub struct StoreClock {
     began: Instant,
     began_ms: u64,
+    held: Option<HeldStamp>,
+}
+
+/// The last stamp, kept after a start with a wall clock far ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct HeldStamp {
+    stamp: Stamp,
+    until: Instant,
 }
 
 /// The times that a store knows at its start.
@@ -86,6 +97,8 @@ pub struct StoreNow {
     pub instant: Instant,
     /// Store time and wall clock.
     pub stamp: Stamp,
+    /// The stamp that a commit writes: both clocks, or the last stamp while the wall clock is in doubt.
+    pub noted: Stamp,
 }
 
 impl StoreClock {
@@ -97,7 +110,12 @@ impl StoreClock {
             // Before the newest message, all messages would count as new again.
             None => now.unix_ms.max(last.newest_ms.unwrap_or(0)),
         };
-        Self { began: now.instant, began_ms }
+        // A file without a stamp goes on at the newest message, which this stamp says as well.
+        let kept = last.stamp.or_else(|| last.newest_ms.map(|ms| Stamp { store_ms: ms, wall_ms: ms }));
+        let held = kept
+            .filter(|_| last.judge(now) == WallClock::FarAhead)
+            .map(|stamp| HeldStamp { stamp, until: now.instant + STORE_PURGE_HOLD });
+        Self { began: now.instant, began_ms, held }
     }
 
     /// The moment `now` on this clock.
@@ -105,7 +123,9 @@ impl StoreClock {
     pub fn now(self, now: Now) -> StoreNow {
         let store_ms =
             self.began_ms.saturating_add(millis(now.instant.saturating_duration_since(self.began)));
-        StoreNow { instant: now.instant, stamp: Stamp { store_ms, wall_ms: now.unix_ms } }
+        let stamp = Stamp { store_ms, wall_ms: now.unix_ms };
+        let held = self.held.filter(|held| now.instant < held.until);
+        StoreNow { instant: now.instant, stamp, noted: held.map_or(stamp, |held| held.stamp) }
     }
 }
 
@@ -177,6 +197,24 @@ mod tests {
             stamp = StoreClock::start(of(stamp), boot).now(boot.later(MINUTE)).stamp;
             assert_eq!(stamp.store_ms, now.unix_ms + life * 60_000);
         }
+    }
+
+    #[test]
+    fn a_clock_far_ahead_is_not_noted_before_the_end_of_the_hold() {
+        let now = clock::now();
+        let right = Stamp { store_ms: now.unix_ms, wall_ms: now.unix_ms };
+        let wrong = stepped(now, 2 * millis(STORE_AWAY_MAX).cast_signed());
+        let newest = LastTimes { stamp: None, newest_ms: Some(now.unix_ms) };
+        for last in [of(right), newest] {
+            let clock = StoreClock::start(last, wrong);
+            assert_eq!(clock.now(wrong.later(MINUTE)).noted, right);
+            assert_eq!(StoreClock::start(of(right), wrong).began_ms, clock.began_ms, "the next start");
+            let behind = clock.now(wrong.later(STORE_PURGE_HOLD));
+            assert_eq!(behind.noted, behind.stamp);
+        }
+        let ahead = clock::now().later(MINUTE);
+        let plausible = StoreClock::start(of(right), ahead).now(ahead);
+        assert_eq!(plausible.noted, plausible.stamp);
     }
 
     #[test]

@@ -73,8 +73,10 @@ pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle>
             let stopping = stopped.load(Ordering::Acquire);
             let now = clock::now();
             match writer.turn(now) {
-                Next::Again => {}
                 Next::At(_) if stopping => break,
+                // The next start goes on with a purge that has more to do.
+                Next::Again if stopping && writer.taken == 0 => break,
+                Next::Again => {}
                 Next::At(at) => thread::park_timeout(at.saturating_duration_since(now.instant)),
             }
         }
@@ -130,6 +132,8 @@ pub struct Writer {
     reads: Option<Arc<ReadQueue>>,
     /// The desk that comes first in the next turn. The place moves on, so no shard is always served last.
     first: usize,
+    /// Requests taken in the last turn.
+    taken: usize,
     health: Arc<Health>,
     purge_at: Option<Instant>,
     /// `Some` after a start with a doubtful wall clock: no purge before this time.
@@ -202,6 +206,7 @@ impl Writer {
             desks: wakes.into_iter().map(Desk::new).collect(),
             reads: None,
             first: 0,
+            taken: 0,
             health: Arc::new(Health::new(store.holdings())),
             purge_at: None,
             purge_pause: STORE_PURGE_INTERVAL,
@@ -244,6 +249,7 @@ impl Writer {
     /// Takes and answers a bounded number of requests. Reopens a failed store after its pause, purges every
     /// `STORE_PURGE_INTERVAL`, and writes the clocks.
     pub fn turn(&mut self, now: Now) -> Next {
+        self.taken = 0;
         // A failing store answers at once. Kept until the reopening, requests would hold publishers for
         // seconds.
         if let Some(failing) = self.failing {
@@ -253,11 +259,11 @@ impl Writer {
         // A reader met an I/O error: redb refuses further calls of this handle.
         if !self.store.is_open() && !self.reopen_at_once(now) {
             self.fail_all_queued();
-            return self.next_turn(0, now);
+            return self.next_turn(now);
         }
-        let mut taken = self.resume_reads();
+        self.taken = self.resume_reads();
         let mut gathered = Gathered::default();
-        taken += self.take(&mut gathered, now);
+        self.taken += self.take(&mut gathered, now);
         if self.failing.is_some() {
             self.fail(gathered);
         } else if !gathered.order.is_empty() {
@@ -266,7 +272,7 @@ impl Writer {
         // Shards go on while a repair or the purge keeps the disk busy.
         self.wake();
         if self.failing.is_none() {
-            taken += self.take_handed_back(now);
+            self.taken += self.take_handed_back(now);
         }
         if self.failing.is_none() {
             self.purge(now);
@@ -274,16 +280,16 @@ impl Writer {
         if self.failing.is_none() {
             self.prove(now);
         }
-        self.next_turn(taken, now)
+        self.next_turn(now)
     }
 
-    fn next_turn(&self, taken: usize, now: Now) -> Next {
+    fn next_turn(&self, now: Now) -> Next {
         if let Some(failing) = self.failing {
             return Next::At(failing.again);
         }
         let proof = self.doubt.map(|doubt| doubt.again);
         match self.purge_at.into_iter().chain(proof).min() {
-            Some(at) if taken == 0 && at > now.instant => Next::At(at),
+            Some(at) if self.taken == 0 && at > now.instant => Next::At(at),
             _ => Next::Again,
         }
     }
@@ -291,11 +297,10 @@ impl Writer {
     /// Gives reads that met a closed store to the readers again. Returns the number of reads.
     fn resume_reads(&mut self) -> usize {
         let Some(reads) = &self.reads else { return 0 };
-        let mut resumed = 0;
-        while let Some(read) = reads.next_held() {
-            resumed += 1;
-            reads.push(read);
-        }
+        // Once: a reader may hold the same read again at once.
+        let held = reads.take_held();
+        let resumed = held.len();
+        held.into_iter().for_each(|read| reads.push(read));
         resumed
     }
 
@@ -387,12 +392,11 @@ impl Writer {
                 answer
             }
             Err(why) => {
-                if self.store.fault() != FaultOf::EarlierCall {
+                let fault = self.store.fault();
+                if fault != FaultOf::EarlierCall {
                     self.health.room_failed(&room, request.call(), &why, now);
                 }
-                if !self.store.is_open() {
-                    self.reopen_at_once(now);
-                }
+                self.reopen_after(fault, now);
                 request.failed(StoreError::Failing)
             }
         };
@@ -430,17 +434,19 @@ impl Writer {
         let answer = match answer {
             Ok(answer) => {
                 // The damage went with the rows.
-                self.health.room_succeeded(&room, RoomCall::Write);
-                self.health.room_succeeded(&room, RoomCall::Load);
+                for call in [RoomCall::Write, RoomCall::Load, RoomCall::Page] {
+                    self.health.room_succeeded(&room, call);
+                }
                 answer
             }
             Err(why) => {
-                match self.store.fault() {
-                    FaultOf::Disk => self.health.failed(&why, now),
+                let fault = self.fault_behind(now);
+                match fault {
+                    FaultOf::Disk | FaultOf::FullDisk => self.health.failed(&why, now),
                     FaultOf::Pages => self.health.room_failed(&room, RoomCall::Write, &why, now),
                     FaultOf::EarlierCall => {}
                 }
-                self.reopen_at_once(now);
+                self.reopen_after(fault, now);
                 request.failed(StoreError::Failing)
             }
         };
@@ -517,6 +523,35 @@ impl Writer {
         false
     }
 
+    /// Opens the store again after a failed call, unless the store is open. False: the store is failing.
+    fn reopen_after(&mut self, fault: FaultOf, now: Now) -> bool {
+        if self.failing.is_some() {
+            return false;
+        }
+        let doubt = self.doubt;
+        if !self.store.is_open() && !self.reopen_at_once(now) {
+            return false;
+        }
+        // Damage is no trouble of the disk: nothing is to be proven.
+        if fault == FaultOf::Pages {
+            self.doubt = doubt;
+        }
+        true
+    }
+
+    /// The part at fault in a call that failed. An I/O error of a disk that takes a proof comes from a bad sector
+    /// under some pages. Only a `Disk` at fault opens the store here.
+    fn fault_behind(&mut self, now: Now) -> FaultOf {
+        let fault = self.store.fault();
+        if fault == FaultOf::Disk && self.reopen_at_once(now) {
+            self.prove(now);
+            if self.failing.is_none() && self.doubt.is_none() {
+                return FaultOf::Pages;
+            }
+        }
+        fault
+    }
+
     /// Opens the store again, in doubt. `pause`: the pause after a first proof that fails.
     fn try_to_reopen(&mut self, pause: Duration, now: Now) -> bool {
         match self.call(|store| store.reopen()) {
@@ -552,18 +587,20 @@ impl Writer {
                 let more = purged.looked_at >= rows_max;
                 self.purge_at = Some(now.instant + if more { Duration::ZERO } else { STORE_PURGE_INTERVAL });
             }
-            // A reader's error made the handle useless: the next turn opens the store, and this purge follows.
+            // A reader's error made the handle useless: this purge follows after a pause.
             Err(_) if self.store.fault() == FaultOf::EarlierCall => {
+                self.purge_at = Some(now.instant + self.purge_pause);
                 self.reopen_at_once(now);
             }
             Err(why) => {
-                match self.store.fault() {
-                    FaultOf::Pages => self.health.purge_failed(&why),
-                    FaultOf::Disk | FaultOf::EarlierCall => self.health.failed(&why, now),
-                }
                 self.purge_at = Some(now.instant + self.purge_pause);
                 self.purge_pause = (self.purge_pause * 2).min(STORE_PURGE_PAUSE_MAX);
-                self.reopen_at_once(now);
+                let fault = self.fault_behind(now);
+                match fault {
+                    FaultOf::Pages => self.health.purge_failed(&why),
+                    FaultOf::Disk | FaultOf::FullDisk | FaultOf::EarlierCall => self.health.failed(&why, now),
+                }
+                self.reopen_after(fault, now);
             }
         }
     }
@@ -577,9 +614,9 @@ impl Writer {
             Some(_) => return,
             None => {
                 let is_due = self.store.stamp().is_none_or(|last| {
-                    let passed = store_now.stamp.store_ms.saturating_sub(last.store_ms);
+                    let passed = store_now.noted.store_ms.saturating_sub(last.store_ms);
                     Duration::from_millis(passed) >= STORE_CLOCK_INTERVAL
-                        || store_now.stamp.step_since(last) > STORE_CLOCK_STEP_MAX
+                        || store_now.noted.step_since(last) > STORE_CLOCK_STEP_MAX
                 });
                 if !is_due || self.store.holdings().bytes == 0 {
                     return;

@@ -128,7 +128,7 @@ impl Disk {
 
     /// The stored epoch of a room's stream.
     pub(crate) fn epoch(&mut self, room: &RoomName) -> Option<Epoch> {
-        let now = StoreNow { instant: self.now.instant, stamp: Stamp::default() };
+        let now = StoreNow { instant: self.now.instant, stamp: Stamp::default(), noted: Stamp::default() };
         self.memory.load(room, 0, now).expect("memory never fails").map(|stored| stored.epoch)
     }
 

@@ -147,7 +147,8 @@ impl Ledger {
                 continue;
             }
             let room = roomcast_core::room::id::RoomName::parse(room).unwrap();
-            let now = StoreNow { instant: disk.now.instant, stamp: Stamp::default() };
+            let now =
+                StoreNow { instant: disk.now.instant, stamp: Stamp::default(), noted: Stamp::default() };
             let loaded = disk.memory.load(&room, 0, now).unwrap();
             let there = loaded.is_some_and(|loaded| {
                 loaded.epoch.0 == *epoch && loaded.records.iter().any(|record| record.offset == *offset)

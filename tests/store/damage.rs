@@ -187,9 +187,33 @@ fn an_empty_room_whose_end_was_put_off_is_forgotten_all_the_same() {
     store.purge(days(9), 1).unwrap_err();
     disk.fail(None);
     store.reopen().unwrap();
+    // The disk is well, so the error was of the rows.
+    store.prove(days(9), 1).unwrap();
     assert_eq!(store.purge(days(9), 1).unwrap().rooms, 0, "put off");
     assert_eq!(store.purge(days(10), 1).unwrap().rooms, 1);
     assert!(store.whole(&room("a")).unwrap().is_none());
+}
+
+#[test]
+fn a_full_disk_puts_off_no_row_of_a_purge() {
+    let disk = Disk::default();
+    let mut store = disk.store().unwrap();
+    store.put(&[append("a", 1..=10)]).unwrap();
+    let later = super::at(AT_MS + 700_000);
+    for kind in [FaultKind::Full, FaultKind::Io].repeat(5) {
+        disk.fail(Some(Fault { after: 0, times: 1000, kind }));
+        store.purge(later, 10).unwrap_err();
+        disk.fail(None);
+        store.reopen().unwrap();
+        // A full disk stays one; an I/O error is of the disk as long as the proof fails as well.
+        if kind == FaultKind::Io {
+            disk.fail(Some(Fault { after: 0, times: 1000, kind }));
+            store.prove(later, 1).unwrap_err();
+            disk.fail(None);
+            store.reopen().unwrap();
+        }
+    }
+    assert_eq!(store.purge(later, 10).unwrap().rows, 10);
 }
 
 /// Turns drawn bits from the `first` on, and prints the number of each survived bit.

@@ -12,13 +12,14 @@ use roomcast::store::redb::Redb;
 use roomcast::store::writer::{Next, StoreHandle, Writer, start};
 use roomcast::store::{Append, Store, StoreAnswer, StoreRequest};
 use roomcast_core::limits::{
-    STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_PURGE_INTERVAL, STORE_PURGE_PUT_OFF,
+    STORE_ASIDE_AFTER, STORE_ASIDE_LISTED_MAX, STORE_ASIDE_PAUSE_MIN, STORE_COMMITS_FAILED_MAX,
+    STORE_PURGE_INTERVAL, STORE_PURGE_PUT_OFF,
 };
 use roomcast_core::now::Now;
 use roomcast_core::room::message::Message;
 
 use super::disk::{Disk, Fault, FaultKind};
-use super::{AT_MS, AtThatTime, append, at, message, room};
+use super::{AT_MS, AtThatTime, EPOCH, append, at, message, room};
 
 /// The size of a page of redb.
 const PAGE: usize = 4096;
@@ -175,10 +176,11 @@ fn a_recall_of_a_message_on_a_damaged_page_costs_no_other_room_a_publish() {
     let mut port = writer.ports().pop().unwrap();
     let recall = Message { recall: 400, ..Message::clone(&message(&room("a"), 1001, 600)) };
     let recall = Append { messages: vec![Arc::new(recall)], ..append("a", 1..=1) };
+    // The recall is stored without a mark on the recalled row.
     let heard = append_at_once(&mut writer, &mut port, vec![recall, append("b", 11..=11)], now);
-    assert_eq!(heard, [vec!["b".to_owned()], vec!["a".to_owned()]]);
-    // A message that touches no damaged page is stored.
-    let appends = vec![Append { life: 2, ..append("a", 1001..=1001) }, append("b", 12..=12)];
+    assert_eq!(heard, [vec!["a".to_owned(), "b".to_owned()], Vec::new()]);
+    assert_eq!(writer.health().tally().reopenings, 0);
+    let appends = vec![append("a", 1002..=1002), append("b", 12..=12)];
     let heard = append_at_once(&mut writer, &mut port, appends, now);
     assert_eq!(heard, [vec!["a".to_owned(), "b".to_owned()], Vec::new()]);
     assert_eq!(writer.health().trouble(), None);
@@ -220,6 +222,137 @@ fn the_bad_sector_of_one_room_fails_the_reads_of_no_other_room() {
     let aside = health.rooms_aside();
     assert_eq!(aside.iter().map(|aside| aside.room.as_str()).collect::<Vec<_>>(), ["a"]);
     drop(store);
+}
+
+/// An open store with these messages, on a disk with a bad sector under a row of room a.
+fn with_bad_sector(appends: &[Append], offset: u64) -> (Disk, Redb) {
+    let disk = Disk::default();
+    let mut store = disk.store_without_cache().unwrap();
+    store.put(appends).unwrap();
+    let bytes = disk.bytes();
+    let payload = message(&room("a"), offset, 600).payload.bytes().clone();
+    let place = (0..bytes.len()).find(|at| bytes[*at..].starts_with(&payload)).unwrap();
+    disk.fail_reads(Some(place..place + 1));
+    (disk, store)
+}
+
+#[test]
+fn a_publish_onto_a_bad_sector_fails_alone() {
+    let (_disk, store) = with_bad_sector(&[append("a", 1..=1000), append("b", 1..=100)], 1000);
+    let now = roomcast::clock::now();
+    let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+    let mut port = writer.ports().pop().unwrap();
+    for turn in 1..=u64::from(STORE_ASIDE_AFTER) {
+        let appends = vec![
+            Append { life: turn, ..append("a", 1001..=1001) },
+            append("c", turn..=turn),
+            append("d", turn..=turn),
+        ];
+        let heard = append_at_once(&mut writer, &mut port, appends, now);
+        assert_eq!(heard, [vec!["c".to_owned(), "d".to_owned()], vec!["a".to_owned()]], "turn {turn}");
+        assert_eq!(writer.health().trouble(), None);
+    }
+    let aside = writer.health().rooms_aside();
+    assert_eq!(aside.iter().map(|aside| aside.room.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(writer.health().tally().failures, 0);
+}
+
+#[test]
+fn a_recall_of_a_message_on_a_bad_sector_is_stored_at_the_second_try() {
+    let (_disk, store) = with_bad_sector(&[append("a", 1..=1000), append("b", 1..=10)], 400);
+    let now = roomcast::clock::now();
+    let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+    let mut port = writer.ports().pop().unwrap();
+    let recall = Message { recall: 400, ..Message::clone(&message(&room("a"), 1001, 600)) };
+    let recall = |life| Append { life, messages: vec![Arc::new(recall.clone())], ..append("a", 1..=1) };
+    let heard = append_at_once(&mut writer, &mut port, vec![recall(1), append("b", 11..=11)], now);
+    assert_eq!(heard, [vec!["a".to_owned(), "b".to_owned()], Vec::new()], "the halves are the second try");
+    assert_eq!((writer.health().trouble(), writer.health().tally().reopenings), (None, 1));
+}
+
+#[test]
+fn a_purge_over_a_bad_sector_removes_what_it_can_and_stops_no_append() {
+    let (_disk, store) = with_bad_sector(&[append("a", 1..=1000), append("b", 1..=10)], 500);
+    let mut now = roomcast::clock::now();
+    let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+    let mut port = writer.ports().pop().unwrap();
+    now = now.later(Duration::from_secs(700));
+    let mut at_once = 0;
+    for head in 1..=400 {
+        let append = Append { accepted: now.instant, ..append("c", head..=head) };
+        port.send(StoreRequest::Append(append)).unwrap();
+        let before = writer.health().tally().reopenings;
+        writer.turn(now);
+        let answer = port.next_answer().unwrap();
+        assert!(matches!(answer, StoreAnswer::Durable { .. }), "{answer:?}");
+        assert_eq!(writer.health().trouble(), None);
+        // No request waits: a failed purge has a pause all the same.
+        if writer.health().tally().reopenings > before {
+            at_once += usize::from(writer.turn(now) == Next::Again);
+        }
+        now = now.later(10 * STORE_PURGE_INTERVAL);
+    }
+    assert_eq!(at_once, 0);
+    let tally = writer.health().tally();
+    assert!(tally.purged >= 900, "{tally:?}");
+}
+
+#[test]
+fn a_damaged_page_of_the_table_of_rooms_costs_its_rooms_alone() {
+    let neighbours: Vec<String> = (0..200).map(|number| format!("n{number:03}")).collect();
+    let healthy: Vec<String> = ('a'..='f').chain('w'..='z').map(|letter| format!("{letter}0")).collect();
+    let all = || healthy.iter().chain(&neighbours);
+    let disk = Disk::default();
+    let mut store = disk.store_without_cache().unwrap();
+    store.put(&all().map(|name| append(name, 1..=1)).collect::<Vec<_>>()).unwrap();
+    let bytes = disk.bytes();
+    let is_hit = |page: usize| {
+        let page = &bytes[page * PAGE..(page + 1) * PAGE];
+        let has = |text: &[u8]| page.windows(text.len()).any(|window| window == text);
+        page[0] == LEAF && has(&EPOCH.0.to_le_bytes()) && !has(b"id-1") && has(b"n100")
+    };
+    let hits: Vec<usize> = (0..bytes.len() / PAGE).filter(|page| is_hit(*page)).collect();
+    let page = hits[0];
+    let text = String::from_utf8_lossy(&bytes[page * PAGE..(page + 1) * PAGE]).into_owned();
+    let damaged: Vec<&String> = neighbours.iter().filter(|name| text.contains(name.as_str())).collect();
+    assert!((40..120).contains(&damaged.len()), "{}", damaged.len());
+    hits.iter().for_each(|page| disk.turn(page * PAGE, 0b100));
+    let mut now = roomcast::clock::now();
+    let mut writer = Writer::new(Box::new(store), vec![Box::new(|| {})], now);
+    let mut port = writer.ports().pop().unwrap();
+    let mut stored = std::collections::BTreeMap::<String, u64>::new();
+    let mut life = 0;
+    let mut turn = |stored: &mut std::collections::BTreeMap<String, u64>, now: Now| {
+        life += 1;
+        let next = |name: &String| {
+            let offset = stored.get(name).copied().unwrap_or(1) + 1;
+            Append { life, ..append(name, offset..=offset) }
+        };
+        let heard = append_at_once(&mut writer, &mut port, all().map(next).collect(), now);
+        heard[0].iter().for_each(|name| *stored.entry(name.clone()).or_insert(1) += 1);
+        assert_eq!(writer.health().trouble(), None);
+        let hurt = heard[1].iter().filter(|name| !damaged.contains(name)).count();
+        (hurt, writer.health().tally())
+    };
+    // Some turns find out the damaged rooms. Healthy rooms next to these may have to wait meanwhile.
+    let mut reopenings = 0;
+    for _ in 0..10 {
+        let (_, tally) = turn(&mut stored, now);
+        // The halves of the shared commit, the parts that are left at the bound, and one room known as damaged.
+        assert!(tally.reopenings <= reopenings + STORE_COMMITS_FAILED_MAX as u64 + 12, "{tally:?}");
+        reopenings = tally.reopenings;
+    }
+    let mut aside = 0;
+    for number in 0..4 * damaged.len() {
+        let before = turn(&mut stored, now).1.reopenings;
+        let (hurt, tally) = turn(&mut stored, now);
+        assert_eq!(hurt, 0, "turn {number}");
+        assert!(tally.reopenings <= before + 1, "one room is tried at a time");
+        aside = tally.rooms_aside;
+        now = now.later(Duration::from_millis(1));
+    }
+    assert_eq!(aside, damaged.len() as u64);
+    assert_eq!(writer.health().rooms_aside().len(), damaged.len().min(STORE_ASIDE_LISTED_MAX));
 }
 
 #[test]

@@ -37,7 +37,8 @@ static BEGAN: LazyLock<Instant> = LazyLock::new(|| roomcast::clock::now().instan
 /// A moment in store time, with the wall clock at the same time.
 fn at(store_ms: u64) -> StoreNow {
     let instant = *BEGAN + Duration::from_millis(store_ms.saturating_sub(AT_MS));
-    StoreNow { instant, stamp: Stamp { store_ms, wall_ms: store_ms } }
+    let stamp = Stamp { store_ms, wall_ms: store_ms };
+    StoreNow { instant, stamp, noted: stamp }
 }
 
 /// The calls of a store at the acceptance time of made-up messages.

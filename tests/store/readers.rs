@@ -34,6 +34,8 @@ struct Inside {
     closed_reads: AtomicUsize,
     /// True: readers meet damage.
     is_damaged: AtomicBool,
+    /// The reads that met damage.
+    damaged_reads: AtomicUsize,
 }
 
 impl Gated {
@@ -122,7 +124,11 @@ impl Gated {
         if closed.is_ok() {
             return Err(ReadError::Closed);
         }
-        if self.0.is_damaged.load(Ordering::Acquire) { Err(ReadError::Damaged) } else { Ok(()) }
+        if self.0.is_damaged.load(Ordering::Acquire) {
+            self.0.damaged_reads.fetch_add(1, Ordering::AcqRel);
+            return Err(ReadError::Damaged);
+        }
+        Ok(())
     }
 }
 
@@ -214,7 +220,9 @@ fn repairs_come_one_by_one_between_the_commits() {
         port.send(load(name)).unwrap();
     }
     // The readers hand all of them back, while the writer waits at the gate.
-    pause(Duration::from_millis(200));
+    while store.0.damaged_reads.load(Ordering::Acquire) < 5 {
+        pause(Duration::from_millis(1));
+    }
     port.send(StoreRequest::Append(append("a", 2..=2))).unwrap();
     store.shut(false);
     (0..7).for_each(|_| drop(next(&mut port, &wakes)));

@@ -11,7 +11,7 @@ use roomcast::store::port::Port;
 use roomcast::store::time::{Stamp, StoreNow};
 use roomcast::store::writer::{Next, Wake, Writer, start};
 use roomcast::store::{
-    Append, Asked, Page, Purged, Store, StoreAnswer, StoreError, StoreHoldings, StoreRequest, Stored,
+    Append, Asked, FaultOf, Page, Purged, Store, StoreAnswer, StoreError, StoreHoldings, StoreRequest, Stored,
 };
 use roomcast_core::limits::{
     STORE_ASIDE_AFTER, STORE_ASIDE_PAUSE_MIN, STORE_AWAY_MAX, STORE_CLOCK_INTERVAL,
@@ -48,6 +48,10 @@ struct Watch {
     proofs_that_fail: usize,
     reopenings_that_fail: usize,
     down: bool,
+    /// The part at fault in each failure. `None`: the disk.
+    fault: Option<FaultOf>,
+    /// True: each purge says that more rows are due.
+    has_endless_purges: bool,
 }
 
 impl Watched {
@@ -118,7 +122,9 @@ impl Store for Watched {
             watch.purges.push(rows_max);
             watch.down |= take_one(&mut watch.purges_that_fail);
         });
-        self.write(|memory| memory.purge(now, rows_max))
+        let purged = self.write(|memory| memory.purge(now, rows_max))?;
+        let is_endless = self.with(|watch| watch.has_endless_purges);
+        Ok(Purged { looked_at: if is_endless { rows_max } else { purged.looked_at }, ..purged })
     }
 
     fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<(), StoreError> {
@@ -149,6 +155,10 @@ impl Store for Watched {
 
     fn holdings(&self) -> StoreHoldings {
         self.with(|watch| watch.memory.holdings())
+    }
+
+    fn fault(&self) -> FaultOf {
+        self.with(|watch| watch.fault.unwrap_or(FaultOf::Disk))
     }
 
     fn trouble(&self) -> &str {
@@ -293,7 +303,8 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     let mut now = roomcast::clock::now();
     watched.with(|watch| {
         watch.fail_next_write = true;
-        watch.reopenings_that_fail = 1;
+        // The one at once, for a proof, and the one after the first pause.
+        watch.reopenings_that_fail = 2;
     });
     ports[0].send(store("a", 1..=1)).unwrap();
     ports[0].send(load("a")).unwrap();
@@ -329,7 +340,7 @@ fn after_a_failure_all_that_waits_fails_until_it_is_open_again() {
     assert_eq!(answers(&mut ports[0]), ["durable a 1"]);
     assert!(writer.health().trouble().is_none());
     let tally = writer.health().tally();
-    assert_eq!((tally.failures, tally.reopenings), (2, 1));
+    assert_eq!((tally.failures, tally.reopenings), (3, 1));
 }
 
 #[test]
@@ -340,6 +351,7 @@ fn a_full_disk_that_nobody_writes_to_is_not_well_before_a_proof_is_synced() {
     let (mut writer, mut ports) = writer(&watched, 1);
     let mut now = roomcast::clock::now();
     watched.with(|watch| {
+        watch.fault = Some(FaultOf::FullDisk);
         watch.fail_next_write = true;
         watch.proofs_that_fail = FAILURES;
     });
@@ -384,6 +396,53 @@ fn a_purge_or_a_proof_that_fails_costs_no_append_of_the_queue() {
     }
     assert!(watched.with(|watch| watch.purges_that_fail + watch.proofs_that_fail) == 0);
     assert!(writer.health().trouble().is_none());
+}
+
+#[test]
+fn damage_asks_for_no_proof_of_the_disk() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let mut now = roomcast::clock::now();
+    watched.with(|watch| {
+        watch.fault = Some(FaultOf::Pages);
+        watch.purges_that_fail = 1;
+    });
+    while writer.turn(now) == Next::Again {}
+    watched.with(|watch| watch.fail_next_write = true);
+    ports[0].send(StoreRequest::Forget { room: room("a"), life: 1 }).unwrap();
+    now = now.later(STORE_PURGE_INTERVAL);
+    while writer.turn(now) == Next::Again {}
+    assert_eq!(answers(&mut ports[0]), ["failed a forget Failing"]);
+    assert_eq!(writer.health().tally().reopenings, 2);
+    assert!(watched.with(|watch| watch.proofs.is_empty()));
+    // A disk at fault has to prove itself, and then the store goes on: nothing else fails.
+    watched.with(|watch| {
+        watch.fault = None;
+        watch.fail_next_write = true;
+    });
+    ports[0].send(StoreRequest::Forget { room: room("a"), life: 1 }).unwrap();
+    ports[0].send(load("b")).unwrap();
+    while writer.turn(now) == Next::Again {}
+    assert_eq!(answers(&mut ports[0]), ["failed a forget Failing", "loaded b 0"]);
+    assert_eq!(watched.with(|watch| watch.proofs.clone()), [STORE_PROOF_BYTES]);
+    assert!(writer.health().trouble().is_none());
+}
+
+#[test]
+fn a_stream_that_was_removed_is_aside_for_no_sort_of_call() {
+    let watched = Watched::default();
+    let (mut writer, mut ports) = writer(&watched, 1);
+    let now = roomcast::clock::now();
+    watched.with(|watch| watch.unreadable.insert(room("a")));
+    for _ in 0..STORE_ASIDE_AFTER {
+        ports[0].send(load("a")).unwrap();
+        ports[0].send(page("a", 0)).unwrap();
+    }
+    while writer.turn(now) == Next::Again {}
+    assert_eq!(writer.health().rooms_aside().len(), 1);
+    ports[0].send(StoreRequest::Forget { room: room("a"), life: 1 }).unwrap();
+    while writer.turn(now) == Next::Again {}
+    assert!(writer.health().rooms_aside().is_empty());
 }
 
 #[test]
@@ -540,8 +599,10 @@ fn a_writer_purges_once_a_second_about_as_much_as_came() {
 #[test]
 fn the_purge_is_held_for_minutes_after_a_start_with_a_doubtful_wall_clock() {
     let now = roomcast::clock::now();
-    let noted =
-        |unix_ms| StoreNow { instant: now.instant, stamp: Stamp { store_ms: unix_ms, wall_ms: unix_ms } };
+    let noted = |unix_ms| {
+        let stamp = Stamp { store_ms: unix_ms, wall_ms: unix_ms };
+        StoreNow { instant: now.instant, stamp, noted: stamp }
+    };
     for (wall_ms, is_held) in [
         (now.unix_ms - 60_000, false),
         (now.unix_ms + 60_000, true),
@@ -561,13 +622,48 @@ fn the_purge_is_held_for_minutes_after_a_start_with_a_doubtful_wall_clock() {
 }
 
 #[test]
+fn a_wrong_wall_clock_at_a_start_costs_no_message_after_the_next_start() {
+    let disk = Disk::default();
+    let right = roomcast::clock::now();
+    let start = |now| Writer::new(Box::new(disk.store().unwrap()), vec![Box::new(|| {})], now);
+    let append_at = |writer: &mut Writer, name: &str, now: Now| {
+        let mut port = writer.ports().pop().unwrap();
+        let append = Append { accepted: now.instant, ..append(name, 1..=1) };
+        port.send(StoreRequest::Append(append)).unwrap();
+        while writer.turn(now) == Next::Again {}
+        assert_eq!(answers(&mut port), [format!("durable {name} 1")]);
+    };
+    append_at(&mut start(right), "a", right);
+    let wrong = Now { unix_ms: right.unix_ms + 30 * 86_400_000, ..right };
+    for minute in 1..=3 {
+        let now = wrong.later(Duration::from_secs(60 * minute));
+        let mut writer = start(now);
+        let room = format!("b{minute}");
+        append_at(&mut writer, &room, now);
+        while writer.turn(now.later(STORE_PURGE_HOLD / 2)) == Next::Again {}
+        assert_eq!(writer.health().tally().purged, 0, "held after start {minute}");
+    }
+    let now = right.later(Duration::from_secs(300));
+    let mut writer = start(now);
+    while writer.turn(now) == Next::Again {}
+    let mut port = writer.ports().pop().unwrap();
+    port.send(load("a")).unwrap();
+    while writer.turn(now) == Next::Again {}
+    let Some(StoreAnswer::Loaded { stream: Some(stream), .. }) = port.next_answer() else { panic!("loaded") };
+    let left = stream.records[0].expires.saturating_duration_since(now.instant);
+    assert!((295..=300).contains(&left.as_secs()), "{left:?}");
+    while writer.turn(now.later(Duration::from_secs(200))) == Next::Again {}
+    assert_eq!(writer.health().tally().purged, 0);
+}
+
+#[test]
 fn a_backlog_of_expired_rows_goes_turn_after_turn_with_appends_in_between() {
     let watched = Watched::default();
     let (mut writer, mut ports) = writer(&watched, 1);
     let rows = 3 * STORE_PURGE_ROWS_MIN as u64;
     let began = roomcast::clock::now();
-    let then =
-        StoreNow { instant: began.instant, stamp: Stamp { store_ms: began.unix_ms, wall_ms: began.unix_ms } };
+    let stamp = Stamp { store_ms: began.unix_ms, wall_ms: began.unix_ms };
+    let then = StoreNow { instant: began.instant, stamp, noted: stamp };
     watched.with(|watch| watch.memory.append(&[append("old", 1..=rows)], then)).unwrap();
     let now = roomcast::clock::now().later(Duration::from_secs(1000));
     for offset in 1..=3 {
@@ -622,6 +718,21 @@ fn what_was_sent_before_the_stop_is_durable_and_answered() {
     assert_eq!(answers(&mut port), expected);
     let mut again = store_in_file.after_power_loss().store().unwrap();
     assert_eq!(super::offsets(&mut again, "a"), (1..=500).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_purge_that_never_ends_does_not_hold_the_stop() {
+    let watched = Watched::default();
+    watched.with(|watch| watch.has_endless_purges = true);
+    let (handle, mut port, _wakes) = started(Box::new(watched));
+    port.send(store("a", 1..=1)).unwrap();
+    let (ended, end) = channel();
+    std::thread::spawn(move || {
+        drop(handle);
+        ended.send(()).unwrap_or_default();
+    });
+    end.recv_timeout(Duration::from_secs(20)).expect("the stop ends");
+    assert_eq!(answers(&mut port), ["durable a 1"]);
 }
 
 #[test]

@@ -1,16 +1,18 @@
 //! Storing messages: the rows, their expiries and the rooms' entries, in one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::redb::{ReadableTable, Table};
 
 use crate::store::row::{self, Marks};
 use crate::store::time::StoreNow;
-use crate::store::{Append, StoreError, in_order};
+use crate::store::{Append, FaultOf, StoreError, in_order};
+use roomcast_core::limits::STORE_ASIDE_ROOMS_MAX;
 use roomcast_core::room::id::RoomName;
 
 use super::{
-    Bytes, EXPIRY, Found, MESSAGES, Opened, PAYLOADS, ROOMS, Result, RoomEntry, expiry_key, find, has_rows,
+    Bytes, EXPIRY, Found, MESSAGES, Opened, PAYLOADS, ROOMS, Result, RoomEntry, expiry_key, fault_of, find,
+    has_rows,
 };
 
 impl Opened {
@@ -19,7 +21,9 @@ impl Opened {
         &mut self,
         appends: &[Append],
         now: StoreNow,
+        unmarkable: &mut BTreeSet<Vec<u8>>,
     ) -> Result<Vec<Result<(), StoreError>>> {
+        let unmarked = self.unmarked(appends, unmarkable)?;
         let write = self.begin()?;
         let mut commit = Commit {
             rooms: write.open_table(ROOMS)?,
@@ -28,6 +32,7 @@ impl Opened {
             expiry: write.open_table(EXPIRY)?,
             now,
             entries: BTreeMap::new(),
+            unmarked,
             bytes: self.bytes,
             bytes_max: self.bytes_max,
         };
@@ -41,6 +46,38 @@ impl Opened {
         self.commit(write, bytes, Some(now))?;
         Ok(outcomes)
     }
+
+    /// The rows of recalled messages that can't be read. The mark is a second guard, so a damaged page there must
+    /// not refuse the recall. An I/O error fails the whole call; the row is in `unmarkable` at the next try.
+    fn unmarked(&self, appends: &[Append], unmarkable: &mut BTreeSet<Vec<u8>>) -> Result<BTreeSet<Vec<u8>>> {
+        let mut unmarked = BTreeSet::new();
+        for append in appends {
+            for message in append.messages.iter().filter(|message| message.recall > 0) {
+                let key = row::key(&append.room, message.recall);
+                if unmarkable.contains(key.as_slice()) {
+                    unmarked.insert(key.clone());
+                    continue;
+                }
+                let look =
+                    self.is_readable(|read| Ok(read.open_table(MESSAGES)?.get(key.as_slice())?.is_some()));
+                match look {
+                    Ok(true) => {}
+                    Ok(false) => drop(unmarked.insert(key)),
+                    Err(error) => {
+                        if unmarkable.len() >= STORE_ASIDE_ROOMS_MAX {
+                            unmarkable.clear();
+                        }
+                        // An earlier error says nothing about this row.
+                        if fault_of(&error) == FaultOf::Disk {
+                            unmarkable.insert(key);
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(unmarked)
+    }
 }
 
 /// The tables of a commit of messages.
@@ -52,6 +89,8 @@ struct Commit<'t, 'a> {
     now: StoreNow,
     /// The new entries. Each is written once at the end, whatever the number of the room's appends.
     entries: BTreeMap<&'a RoomName, RoomEntry>,
+    /// Rows of recalled messages that get no mark.
+    unmarked: BTreeSet<Vec<u8>>,
     bytes: u64,
     bytes_max: u64,
 }
@@ -103,6 +142,9 @@ impl<'a> Commit<'_, 'a> {
     /// Notes a recall on the row of the recalled message.
     fn mark_recalled(&mut self, append: &Append, recalled: u64, recalled_by: u64) -> Result<()> {
         let key = row::key(&append.room, recalled);
+        if self.unmarked.contains(key.as_slice()) {
+            return Ok(());
+        }
         let before = self.messages.get(key.as_slice())?.map(|row| row.value().to_vec());
         // An expired row is gone. A damaged row is never read again.
         let Some(before) = before else { return Ok(()) };

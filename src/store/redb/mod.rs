@@ -29,7 +29,9 @@ mod open;
 mod purge;
 mod read;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +82,11 @@ pub struct Redb {
     /// The newest acceptance of a stored message, in a file without a stamp.
     newest_ms: Option<u64>,
     purging: PurgeState,
+    /// The rows asked for by a purge that met an I/O error. The next proof says whether the rows or the disk are
+    /// at fault.
+    purge_in_question: Option<usize>,
+    /// Rows of recalled messages whose pages gave an I/O error: the recalls are stored without a mark there.
+    unmarkable: BTreeSet<Vec<u8>>,
     holdings: StoreHoldings,
     bytes_max: u64,
     trouble: String,
@@ -118,7 +125,7 @@ struct Opened {
 
 impl Redb {
     /// Opens `store.redb` in `folder`, and makes both if missing. The time does not depend on the size of the
-    /// file.
+    /// file. Only a file without a stamp, or with a damaged count of its bytes, has all its rows read.
     ///
     /// # Errors
     /// [`OpenError`], with a remedy for the operator.
@@ -143,6 +150,8 @@ impl Redb {
             stamp: None,
             newest_ms: None,
             purging: PurgeState::default(),
+            purge_in_question: None,
+            unmarkable: BTreeSet::new(),
             holdings: StoreHoldings::default(),
             bytes_max,
             trouble: String::new(),
@@ -233,7 +242,8 @@ impl Redb {
             self.fault = FaultOf::EarlierCall;
             if let ReadError::Failed(why) = error {
                 self.trouble = why;
-                self.fault = FaultOf::Pages;
+                let has_failed = self.shared.has_failed.load(Ordering::Acquire);
+                self.fault = if has_failed { FaultOf::Disk } else { FaultOf::Pages };
             }
             StoreError::Failing
         })
@@ -285,7 +295,10 @@ impl Store for Redb {
         appends: &[Append],
         now: StoreNow,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.ask("storing messages", |opened| opened.append(appends, now))
+        let mut unmarkable = std::mem::take(&mut self.unmarkable);
+        let outcomes = self.ask("storing messages", |opened| opened.append(appends, now, &mut unmarkable));
+        self.unmarkable = unmarkable;
+        outcomes
     }
 
     fn forget(&mut self, room: &RoomName) -> Result<bool, StoreError> {
@@ -295,16 +308,22 @@ impl Store for Redb {
     fn purge(&mut self, now: StoreNow, rows_max: usize) -> Result<Purged, StoreError> {
         let mut state = std::mem::take(&mut self.purging);
         let purged = self.ask("removing expired messages", |opened| opened.purge(now, rows_max, &mut state));
-        // An earlier call says nothing about the rows of this one.
-        if purged.is_ok() || self.fault != FaultOf::EarlierCall {
+        // An earlier call says nothing about the rows of this one, and neither does a full disk.
+        if purged.is_ok() || self.fault == FaultOf::Pages {
             state.pace = state.pace.after(rows_max, purged.is_ok());
         }
+        self.purge_in_question = (purged.is_err() && self.fault == FaultOf::Disk).then_some(rows_max);
         self.purging = state;
         purged
     }
 
     fn prove(&mut self, now: StoreNow, bytes: usize) -> Result<(), StoreError> {
-        self.ask("writing a proof", |opened| opened.prove(now, bytes))
+        let in_question = self.purge_in_question.take();
+        self.ask("writing a proof", |opened| opened.prove(now, bytes))?;
+        if let Some(rows_max) = in_question {
+            self.purging.pace = self.purging.pace.after(rows_max, false);
+        }
+        Ok(())
     }
 
     fn stamp(&self) -> Option<Stamp> {
@@ -349,7 +368,10 @@ impl Store for Redb {
 
 fn fault_of(error: &::redb::Error) -> FaultOf {
     match error {
-        ::redb::Error::Io(_) => FaultOf::Disk,
+        ::redb::Error::Io(error) => match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => FaultOf::FullDisk,
+            _ => FaultOf::Disk,
+        },
         // After an error, or a panic with a lock held, redb refuses all further calls of the handle.
         ::redb::Error::PreviousIo | ::redb::Error::DatabaseClosed | ::redb::Error::LockPoisoned(_) => {
             FaultOf::EarlierCall
@@ -501,7 +523,7 @@ impl Opened {
 
     /// Ends a commit after which all rows and keys have `bytes` bytes. Notes the clocks, if known.
     fn commit(&mut self, write: Arc<WriteTransaction>, bytes: u64, now: Option<StoreNow>) -> Result<()> {
-        let stamp = now.map(|now| now.stamp);
+        let stamp = now.map(|now| now.noted);
         {
             let mut header = write.open_table(HEADER)?;
             header.insert(HEADER_BYTES, seal_bytes(bytes).as_slice())?;

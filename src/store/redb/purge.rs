@@ -4,6 +4,9 @@
 //! after `STORE_PURGE_PUT_OFF`. A removal also reads the neighbours of its page. So a failed purge tries half
 //! as many rows the next time, and a single row that fails is put off. A damaged page of the index itself is
 //! passed over: the purge goes on behind the page, and tries the page again after the same time.
+//!
+//! A bad sector answers a look with an I/O error, after which redb refuses each call. So the purge ends there as
+//! failed, before it begins a commit.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,7 +37,7 @@ pub(super) struct PurgePace {
 }
 
 impl PurgePace {
-    /// The pace after a purge at this pace for `asked` rows.
+    /// The pace after a purge at this pace for `asked` rows. A failure counts only if the rows are at fault.
     pub(super) fn after(self, asked: usize, succeeded: bool) -> Self {
         let rows = self.rows_max.unwrap_or(asked).min(asked);
         if succeeded {
@@ -97,14 +100,24 @@ impl Opened {
         if due.is_empty() {
             return Ok(Purged::default());
         }
-        let mut put_off: Vec<Vec<u8>> = due.extract_if(.., |key| !self.has_readable_row(key)).collect();
-        if pace.puts_off_first && !due.is_empty() {
+        let mut put_off = Vec::new();
+        // Before any look: the pages of this row may be those that failed.
+        if pace.puts_off_first {
             put_off.push(due.remove(0));
+        }
+        for key in std::mem::take(&mut due) {
+            let is_readable = self.has_readable_row(&key)?;
+            let keys = if is_readable { &mut due } else { &mut put_off };
+            keys.push(key);
         }
         let of_rows = due.iter().filter(|key| key.get(8..16).is_some_and(|offset| offset != [0; 8]));
         let mut emptied: BTreeSet<&[u8]> = of_rows.map(|key| &key[16..]).collect();
-        // A room with a damaged first page has rows.
-        emptied.retain(|room| self.is_readable(|read| has_rows(&read.open_table(MESSAGES)?, room)));
+        for room in emptied.clone() {
+            // A room with a damaged first page has rows.
+            if !self.is_readable(|read| has_rows(&read.open_table(MESSAGES)?, room))? {
+                emptied.remove(room);
+            }
+        }
         let write = self.begin()?;
         let mut purge = Purge {
             rooms: write.open_table(ROOMS)?,
@@ -154,7 +167,7 @@ impl Opened {
         }
         let (mut due, is_cut) = self.keys(&state.from, now_ms, rows_max)?;
         if due.is_empty() && is_cut {
-            let behind = self.behind_damage(&state.from, now_ms);
+            let behind = self.behind_damage(&state.from, now_ms)?;
             is_first |= state.pass_over(behind.to_be_bytes().to_vec(), now_ms);
             due = self.keys(&state.from, now_ms, rows_max)?.0;
         }
@@ -188,39 +201,40 @@ impl Opened {
 
     /// The beginning of the first readable index key behind `from`, whose page is damaged; at most the first
     /// moment that is not due. A beginning is a time and an offset in one number.
-    fn behind_damage(&self, from: &[u8], now_ms: u64) -> u128 {
+    fn behind_damage(&self, from: &[u8], now_ms: u64) -> Result<u128> {
         let end = u128::from(now_ms.saturating_add(1)) << 64;
         let can_be_read = |at: u128| {
-            at >= end
-                || self.is_readable(|read| {
-                    let expiry = read.open_table(EXPIRY)?;
-                    let found =
-                        expiry.range(at.to_be_bytes().as_slice()..end.to_be_bytes().as_slice())?.next();
-                    Ok(found.transpose()?.is_some())
-                })
+            if at >= end {
+                return Ok(true);
+            }
+            self.is_readable(|read| {
+                let expiry = read.open_table(EXPIRY)?;
+                let found = expiry.range(at.to_be_bytes().as_slice()..end.to_be_bytes().as_slice())?.next();
+                Ok(found.transpose()?.is_some())
+            })
         };
         let mut bytes = [0; 16];
         bytes.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
         let mut damaged = u128::from_be_bytes(bytes);
         let mut step = 1;
         // Longer and longer steps, and then halves of the last one.
-        while !can_be_read(damaged.saturating_add(step)) {
+        while !can_be_read(damaged.saturating_add(step))? {
             damaged = damaged.saturating_add(step);
             step *= 2;
         }
         while step > 1 {
             step /= 2;
-            if !can_be_read(damaged.saturating_add(step)) {
+            if !can_be_read(damaged.saturating_add(step))? {
                 damaged = damaged.saturating_add(step);
             }
         }
-        damaged.saturating_add(1)
+        Ok(damaged.saturating_add(1))
     }
 
     /// True if the pages of the row behind a due index key can be read.
-    fn has_readable_row(&self, key: &[u8]) -> bool {
-        let Some((_, rest)) = key.split_at_checked(8) else { return true };
-        let Some((offset, room)) = rest.split_first_chunk() else { return true };
+    fn has_readable_row(&self, key: &[u8]) -> Result<bool> {
+        let Some((_, rest)) = key.split_at_checked(8) else { return Ok(true) };
+        let Some((offset, room)) = rest.split_first_chunk() else { return Ok(true) };
         let key = row::key_of(room, u64::from_be_bytes(*offset));
         self.is_readable(|read| {
             for table in [MESSAGES, PAYLOADS] {
@@ -230,10 +244,13 @@ impl Opened {
         })
     }
 
-    /// True if a look at the pages succeeds. redb may panic at damage.
-    fn is_readable(&self, look: impl FnOnce(&ReadTransaction) -> Result<bool>) -> bool {
+    /// True if a look at the pages succeeds. redb may panic at damage. Any other error makes the handle useless.
+    pub(super) fn is_readable(&self, look: impl FnOnce(&ReadTransaction) -> Result<bool>) -> Result<bool> {
         let look = || look(&self.database.begin_read()?);
-        matches!(catch_unwind(AssertUnwindSafe(look)), Ok(Ok(_)))
+        match catch_unwind(AssertUnwindSafe(look)) {
+            Ok(Err(error)) if fault_of(&error) != FaultOf::Pages => Err(error),
+            outcome => Ok(matches!(outcome, Ok(Ok(_)))),
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! A commit that met damaged pages is done again in halves, until the rooms on these pages stand alone. Their
 //! appends fail, all others are stored. From then on such a room has commits of its own, behind those of the
-//! others, and is put aside after further failures.
+//! others, and is put aside after further failures. Each answer waits for the whole turn, so a turn tries
+//! `STORE_TURN_SUSPECTS_MAX` such rooms; the appends of the others fail at once. A bad sector counts as damage, if
+//! the disk takes a proof.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use roomcast_core::limits::{STORE_COMMITS_FAILED_MAX, STORE_REOPEN_PAUSE_MIN};
+use roomcast_core::limits::{STORE_COMMITS_FAILED_MAX, STORE_REOPEN_PAUSE_MIN, STORE_TURN_SUSPECTS_MAX};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
 
@@ -40,26 +42,32 @@ impl Writer {
                 Err(why) => why,
             };
             failures += 1;
-            let fault = self.store.fault();
-            // A disk that fails would fail each half as well, one pause after the other.
-            if fault == FaultOf::Disk || failures > STORE_COMMITS_FAILED_MAX {
+            let doubt = self.doubt;
+            let fault = self.fault_behind(now);
+            // A disk that fails would fail each half as well, one pause after the other. A handle that is useless
+            // again and again is no damage either.
+            let is_of_all = match fault {
+                FaultOf::Disk | FaultOf::FullDisk => true,
+                FaultOf::EarlierCall => failures > STORE_COMMITS_FAILED_MAX,
+                FaultOf::Pages => false,
+            };
+            if is_of_all {
                 self.health.failed(&why, now);
-                let pause = self.doubt.take().map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
+                self.doubt = None;
+                let pause = doubt.map_or(STORE_REOPEN_PAUSE_MIN, |doubt| doubt.pause);
                 self.failing = Some(Retry::after(pause, now.instant));
                 break;
             }
-            // Damage is no trouble of the disk: nothing is to be proven.
-            let doubt = self.doubt;
-            if !self.reopen_at_once(now) {
+            if !self.reopen_after(fault, now) {
                 break;
             }
-            self.doubt = doubt;
             let rooms: BTreeSet<&RoomName> = part.iter().map(|append| &appends[*append].room).collect();
             if fault == FaultOf::EarlierCall {
                 parts.push(part);
             } else if rooms.len() == 1 {
                 rooms.iter().for_each(|room| self.health.room_failed(room, RoomCall::Write, &why, now));
-            } else {
+            } else if failures <= STORE_COMMITS_FAILED_MAX {
+                // Past the bound a part fails as a whole. The few parts that are left have one try each.
                 let half: BTreeSet<&RoomName> = rooms.iter().take(rooms.len() / 2).copied().collect();
                 let (first, second) = part.iter().partition(|append| half.contains(&appends[**append].room));
                 parts.extend([first, second]);
@@ -69,7 +77,7 @@ impl Writer {
     }
 
     /// The commits of appends, the last one first: rooms whose last write failed have commits of their own,
-    /// behind all others. Appends of rooms aside are left out.
+    /// behind all others. Appends of rooms aside are left out, and those of suspects past the bound of a turn.
     fn parts(&self, appends: &[Append], now: Now) -> Vec<Vec<usize>> {
         let mut shared = Vec::with_capacity(appends.len());
         let mut suspect = BTreeMap::<&RoomName, Vec<usize>>::new();
@@ -82,7 +90,7 @@ impl Writer {
             }
         }
         let shared = Some(shared).filter(|shared| !shared.is_empty());
-        suspect.into_values().chain(shared).collect()
+        suspect.into_values().take(STORE_TURN_SUSPECTS_MAX).chain(shared).collect()
     }
 
     /// Stores some appends in one commit. One outcome per index in `part`.
