@@ -407,7 +407,7 @@ mod tests {
     async fn a_shard_that_takes_nothing_follows_the_newest_reload_once_it_takes_again() {
         let server = Server::start(anywhere()).unwrap();
         let done = || server.node.metrics.render().contains("roomcast_reloads_total{outcome=\"done\"} 1");
-        let work = server.node.shards.keep_busy(0);
+        let work = server.node.shards.keep_busy(0).await;
         for rate in [7, 8] {
             let mut config = anywhere();
             config.flush.messages_per_second = rate;

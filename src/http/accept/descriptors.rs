@@ -99,7 +99,7 @@ impl DescriptorsHeld {
 
     /// True if the connections of this door alone, beside the devices, leave the door no descriptor.
     pub(crate) fn are_used_up_by(&self, door: DoorName) -> bool {
-        self.needed(door, |other| kept_for(other)) >= self.max
+        self.needed(door, kept_for) >= self.max
     }
 
     /// The descriptors in use and those kept for others than this door.

@@ -1,7 +1,7 @@
 //! `/readyz`: may a balancer send traffic to this node? Pure: the signs go in, the verdict comes out.
 //!
 //! *Reasons* stand in the way of traffic: the node is draining, a shard does not answer, the store fails or
-//! hangs, publishers hold all descriptors that they may. A strained or degraded shard is only named, and so is a room with a
+//! hangs, no publisher finds a descriptor. A strained or degraded shard is only named, and so is a room with a
 //! damaged stream. The node goes on, and the next room may go elsewhere.
 //!
 //! A node without a place for another device is named as well, and stays ready. Its viewer door refuses devices
