@@ -65,7 +65,7 @@ impl Socket for MemorySocket {
 
     fn set_unsent_max(&mut self, _bytes: u32) {}
 
-    fn set_queued_max(&mut self, _bytes: Option<u32>, _queued: Option<u64>) {}
+    fn set_queued_max(&mut self, _bytes: Option<u32>, _had: Option<u32>, _queued: Option<u64>) {}
 }
 
 /// A shard and its devices.

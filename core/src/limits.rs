@@ -254,6 +254,8 @@ pub const KERNEL_QUEUED_BYTES_UNPROVEN: u32 = 8 * 1024;
 pub const KERNEL_QUEUED_BYTES_MAX: u32 = 32 * 1024;
 /// Time for the bytes in the kernel at the rate of the device, between the least and the most.
 pub const KERNEL_QUEUED_AGE_MAX: Duration = Duration::from_millis(500);
+/// Longest round trip whose bytes the kernel may hold besides. Above: as for this one.
+pub const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
 /// Bytes of one write to a device with such a bound. The kernel looks at the bound before each segment that it
 /// begins, and a segment is as long as a write.
 pub const KERNEL_WRITE_BYTES_MAX: usize = 1200;

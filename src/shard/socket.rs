@@ -84,6 +84,7 @@ impl Socket for DeviceSocket {
             queued: in_flight.saturating_sub(acked) + unsent,
             acked,
             busy: Duration::from_micros(number(tcp_info_at::BUSY_TIME)),
+            round_trip: Duration::from_micros(number(tcp_info_at::MIN_RTT) & u64::from(u32::MAX)),
         })
     }
 
@@ -92,7 +93,7 @@ impl Socket for DeviceSocket {
         SockRef::from(&self.stream).set_tcp_notsent_lowat(bytes).ok();
     }
 
-    fn set_queued_max(&mut self, bytes: Option<u32>, queued: Option<u64>) {
+    fn set_queued_max(&mut self, bytes: Option<u32>, had: Option<u32>, queued: Option<u64>) {
         let mut memory = [0; MEMORY_BYTES];
         let filled = option(&self.stream, libc::SOL_SOCKET, libc::SO_MEMINFO, &mut memory);
         let number = |at: usize| {
@@ -111,7 +112,8 @@ impl Socket for DeviceSocket {
         let (memory, queued) = held.unwrap_or((2, 1));
         let wanted = (u64::from(bytes) * memory / queued).clamp(SEND_BUFFER_MIN, SEND_BUFFER_MAX);
         let is_near = |now: u64| now.abs_diff(wanted) < wanted / 8;
-        if !number(memory_at::SEND_BUFFER).is_some_and(is_near) {
+        // A buffer that the kernel tunes may have this size by chance, and would go on growing.
+        if had.is_none() || !number(memory_at::SEND_BUFFER).is_some_and(is_near) {
             // The kernel doubles the size.
             socket.set_send_buffer_size(usize::try_from(wanted / 2).expect("clamped")).ok();
         }
@@ -154,6 +156,8 @@ mod tcp_info_at {
     pub(super) const BYTES_ACKED: usize = 120;
     /// Bytes in the send buffer that were not sent once, 32 bits.
     pub(super) const NOTSENT_BYTES: usize = 144;
+    /// The shortest round trip, in microseconds, 32 bits.
+    pub(super) const MIN_RTT: usize = 148;
     /// Microseconds with bytes to send, or to have acknowledged.
     pub(super) const BUSY_TIME: usize = 168;
     /// Bytes sent, repeated ones included.
@@ -205,10 +209,10 @@ mod tests {
         let _deaf = accepted.unwrap();
         let mut socket = DeviceSocket::new(stream.unwrap());
         socket.stream.writable().await.unwrap();
-        socket.set_queued_max(Some(8192), Some(0));
+        socket.set_queued_max(Some(8192), None, Some(0));
         let bounded = fill(&mut socket);
         assert!((1..=16 * 1024).contains(&bounded), "{bounded} bytes");
-        socket.set_queued_max(None, Some(bounded));
+        socket.set_queued_max(None, Some(8192), Some(bounded));
         socket.stream.writable().await.unwrap();
         let free = fill(&mut socket);
         assert!(free >= 128 * 1024, "{free} bytes");

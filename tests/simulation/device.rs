@@ -204,7 +204,7 @@ impl Device {
         let bytes = bytes_max.min(pipe.in_flight.len());
         self.buffer.extend(pipe.in_flight.drain(..bytes));
         pipe.read += bytes as u64;
-        let tell = bytes > 0 && std::mem::take(&mut pipe.armed);
+        let tell = (bytes > 0 || pipe.has_heard()) && std::mem::take(&mut pipe.armed);
         drop(pipe);
         while let Some((opcode, payload)) = self.next_frame() {
             match opcode {

@@ -73,12 +73,12 @@ impl Scene {
     }
 
     fn join(&mut self, rate: u32, is_deep: bool) {
+        self.join_over(|pipe| if is_deep { pipe.shape_deep(rate) } else { pipe.shape(rate) });
+    }
+
+    fn join_over(&mut self, shape: impl FnOnce(&mut Pipe)) {
         let (key, pipe) = self.bench.join(&self.room.clone(), None, 0);
-        if is_deep {
-            pipe.borrow_mut().shape_deep(rate);
-        } else {
-            pipe.borrow_mut().shape(rate);
-        }
+        shape(&mut pipe.borrow_mut());
         let device = Device::new(0, key, Encoding::Json, Rc::clone(&pipe), false);
         let joined_at = self.bench.now.instant;
         self.devices.push(Slow {
@@ -298,6 +298,34 @@ fn a_device_whose_network_gets_better_gets_everything_again() {
         scene.devices[0].taken = 0;
     }
     assert!((10..=35).contains(&last_skip), "the last skipped message was in second {last_skip}");
+}
+
+/// The bound on the bytes in the kernel set the rate that it was made of: a fast phone on a satellite fell to 7 KB/s for
+/// good, and missed every larger batch.
+#[test]
+fn a_healthy_device_far_away_is_fast_after_a_while() {
+    for delay_ms in [100, 400, 700, 1_000] {
+        let mut scene = Scene::new(1);
+        for key in 0..64 {
+            scene.price(key, 2_000);
+        }
+        scene.join_over(|pipe| pipe.shape_far(1_250_000, Duration::from_millis(delay_ms)));
+        let mut last_skip = 0;
+        for second in 0..90 {
+            scene.chat(4, 3_000);
+            for _ in 0..100 {
+                scene.step();
+            }
+            let heard = scene.devices[0].device.heard.drain(..);
+            let is_skip =
+                |heard: &Heard| matches!(heard, Heard::Batch { skipped, .. } if !skipped.is_empty());
+            if heard.filter(|(_, heard)| is_skip(heard)).count() > 0 {
+                last_skip = second;
+            }
+            scene.devices[0].taken = 0;
+        }
+        assert!(last_skip <= 45, "{delay_ms} ms: the last skipped message was in second {last_skip}");
+    }
 }
 
 /// The room that asked first for its refresh did so each time: the other one waited behind it.

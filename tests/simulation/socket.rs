@@ -1,7 +1,7 @@
 //! The world's sockets: a pipe that takes bytes while the device leaves room.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::time::Duration;
@@ -38,7 +38,7 @@ pub(crate) struct Pipe {
 }
 
 /// A link with a rate. Its kernel holds what is on the way, and unsent bytes up to the mark that the shard sets.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Link {
     /// Bytes a second, headers aside.
     pub(crate) rate: u32,
@@ -46,11 +46,29 @@ pub(crate) struct Link {
     due_millionths: u64,
     /// Time so far in which the link carried.
     busy: Duration,
+    /// The time from the device back to the shard.
+    delay: Duration,
+    /// The time that the link has run.
+    clock: Duration,
+    /// Bytes that the device has, with the time at which the shard hears of them.
+    unheard: VecDeque<Unheard>,
     /// Bytes on the way, which the shard's mark does not count.
     in_flight: usize,
     unsent_max: u32,
     /// The shard's bound on all bytes.
     queued_max: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Unheard {
+    at: Duration,
+    bytes: usize,
+}
+
+impl Link {
+    fn unheard(&self) -> usize {
+        self.unheard.iter().map(|unheard| unheard.bytes).sum()
+    }
 }
 
 /// Segments on the way to a device with a small receive buffer.
@@ -68,6 +86,9 @@ impl Pipe {
             rate,
             due_millionths: 0,
             busy: Duration::ZERO,
+            delay: Duration::ZERO,
+            clock: Duration::ZERO,
+            unheard: VecDeque::new(),
             in_flight: IN_FLIGHT_BYTES,
             unsent_max,
             queued_max: None,
@@ -82,22 +103,49 @@ impl Pipe {
         self.hold();
     }
 
+    /// Puts a link with a deep queue and a long way before the device.
+    pub(crate) fn shape_far(&mut self, rate: u32, delay: Duration) {
+        self.shape_deep(rate);
+        self.link.as_mut().expect("it was put there").delay = delay;
+    }
+
     fn hold(&mut self) {
-        let Some(Link { in_flight, unsent_max, queued_max, .. }) = self.link else { return };
-        let tuned = in_flight + unsent_max as usize;
+        let Some(Link { in_flight, unsent_max, queued_max, .. }) = &self.link else { return };
+        let tuned = in_flight + *unsent_max as usize;
         self.capacity = queued_max.map_or(tuned, |max| tuned.min(max as usize)) + SEGMENT_BYTES;
+    }
+
+    /// True if room may have come without a read: the shard hears late of bytes that a far device has.
+    pub(crate) fn has_heard(&self) -> bool {
+        let is_far = self.link.as_ref().is_some_and(|link| !link.delay.is_zero());
+        is_far && self.queued() < self.capacity
+    }
+
+    /// Bytes without an acknowledgement.
+    fn queued(&self) -> usize {
+        self.in_flight.len() + self.link.as_ref().map_or(0, Link::unheard)
     }
 
     /// The bytes that the link carries in this time.
     pub(crate) fn carries(&mut self, time: Duration) -> usize {
         let waiting = self.in_flight.len();
         let Some(link) = &mut self.link else { return 0 };
+        link.clock += time;
+        while link.unheard.front().is_some_and(|unheard| unheard.at <= link.clock) {
+            link.unheard.pop_front();
+        }
         link.due_millionths += u64::from(link.rate) * time.as_micros() as u64;
         let carried = waiting.min((link.due_millionths / 1_000_000) as usize);
         // An idle link saves nothing up.
         let left = link.due_millionths - carried as u64 * 1_000_000;
         link.due_millionths = if carried == waiting { 0 } else { left };
-        link.busy += Duration::from_secs(carried as u64) / link.rate;
+        // The kernel is busy until it has heard of the last byte.
+        let is_busy = waiting > 0 || !link.unheard.is_empty();
+        let carrying = Duration::from_secs(carried as u64) / link.rate;
+        link.busy += if link.delay.is_zero() { carrying } else { time * u32::from(is_busy) };
+        if carried > 0 && !link.delay.is_zero() {
+            link.unheard.push_back(Unheard { at: link.clock + link.delay, bytes: carried });
+        }
         carried
     }
 
@@ -161,7 +209,7 @@ impl Socket for SimSocket {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         pipe.frames_at.extend(parts.iter().map(|part| part.as_ptr().addr()));
-        let free = pipe.capacity.saturating_sub(pipe.in_flight.len());
+        let free = pipe.capacity.saturating_sub(pipe.queued());
         let whole: usize = parts.iter().map(|part| part.len()).sum();
         if free == 0 && whole > 0 {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -188,14 +236,17 @@ impl Socket for SimSocket {
 
     fn progress(&self) -> Option<Progress> {
         let pipe = self.0.borrow();
-        let queued = pipe.in_flight.len() as u64;
-        let progress = match pipe.link {
-            Some(Link { busy, .. }) => Progress { queued, acked: pipe.read, busy },
+        let queued = pipe.queued() as u64;
+        let progress = match &pipe.link {
+            Some(link) => {
+                let acked = pipe.read - link.unheard() as u64;
+                Progress { queued, acked, busy: link.busy, round_trip: link.delay }
+            }
             // A device without a link is fast from its first byte on. One without a bound has a kernel that
             // takes everything, though the device itself may read later.
             None => {
                 let queued = if pipe.capacity == usize::MAX { 0 } else { queued };
-                Progress { queued, acked: FAST_FROM_THE_START + pipe.read, busy: Duration::ZERO }
+                Progress { queued, acked: FAST_FROM_THE_START + pipe.read, ..Progress::default() }
             }
         };
         pipe.is_counted.then_some(progress)
@@ -209,7 +260,7 @@ impl Socket for SimSocket {
         pipe.hold();
     }
 
-    fn set_queued_max(&mut self, bytes: Option<u32>, _queued: Option<u64>) {
+    fn set_queued_max(&mut self, bytes: Option<u32>, _had: Option<u32>, _queued: Option<u64>) {
         let mut pipe = self.0.borrow_mut();
         if let Some(link) = &mut pipe.link {
             link.queued_max = bytes;

@@ -12,10 +12,10 @@ use crate::limits::{
     BUCKET_BYTES_MAX, FAST_RATE_MIN, FRAME_AGE_MAX, KERNEL_QUEUED_AGE_MAX, KERNEL_QUEUED_BYTES_MAX,
     KERNEL_QUEUED_BYTES_MIN, KERNEL_QUEUED_BYTES_UNPROVEN, KERNEL_UNSENT_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
     KERNEL_UNSENT_BYTES_MIN, KERNEL_WRITE_BYTES_MAX, OUTBOX_RATE_AGE_MAX, PROOF_BYTES, PROOF_TIME_MIN,
-    RATE_PRESUMED, SMALL_FRAME_BYTES_MAX,
+    RATE_PRESUMED, ROUND_TRIP_MAX, SMALL_FRAME_BYTES_MAX,
 };
 
-/// Step of the bounds in the kernel, in bytes: a smaller change is not worth a system call.
+/// Step of the bound on unsent bytes: a smaller change is not worth a system call.
 const STEP: u32 = 4 * 1024;
 const _: () = assert!(KERNEL_UNSENT_BYTES_MIN == STEP, "a new connection has one step");
 
@@ -36,43 +36,45 @@ pub struct Progress {
     pub acked: u64,
     /// Time so far in which the kernel had bytes to send, or to have acknowledged.
     pub busy: Duration,
+    /// The shortest round trip that the kernel has seen. Zero: it tells none.
+    pub round_trip: Duration,
 }
 
-/// Bytes that the kernel may hold for a device, in steps of 4 KiB.
+/// Bytes that the kernel may hold for a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelRoom {
+    /// In steps of 4 KiB.
     unsent_steps: u8,
-    /// 0: no bound.
-    queued_steps: u8,
+    /// In KiB. 0: no bound.
+    queued_kib: u8,
 }
 
 impl KernelRoom {
     /// Bounds of a new connection: the kernel tunes the bytes on their way.
-    pub const NEW: Self = Self { unsent_steps: 1, queued_steps: 0 };
+    pub const NEW: Self = Self { unsent_steps: 1, queued_kib: 0 };
 
     fn new(unsent: u32, queued: u32) -> Self {
-        let steps = |bytes| u8::try_from(bytes / STEP).unwrap_or(u8::MAX);
-        Self { unsent_steps: steps(unsent), queued_steps: steps(queued) }
+        let steps = |bytes| u8::try_from(bytes).unwrap_or(u8::MAX);
+        Self { unsent_steps: steps(unsent / STEP), queued_kib: steps(queued / 1024) }
     }
 
     /// True if the bytes on their way are bounded.
     #[inline]
     #[must_use]
     pub fn is_bounded(self) -> bool {
-        self.queued_steps > 0
+        self.queued_kib > 0
     }
 
     /// Bytes of one write, at most.
-    #[inline]
     #[must_use]
     pub fn write_max(self) -> usize {
-        if self.queued_steps == 0 { usize::MAX } else { KERNEL_WRITE_BYTES_MAX }
+        if self.is_bounded() { KERNEL_WRITE_BYTES_MAX } else { usize::MAX }
     }
 
     /// The same, where the kernel tunes the bytes on their way.
     #[must_use]
     pub fn without_queued_max(self) -> Self {
-        Self { queued_steps: 0, ..self }
+        Self { queued_kib: 0, ..self }
     }
 
     /// Unsent bytes at which the socket takes no more (`TCP_NOTSENT_LOWAT`).
@@ -85,7 +87,7 @@ impl KernelRoom {
     /// many as the kernel sees fit.
     #[must_use]
     pub fn queued_max(self) -> Option<u32> {
-        (self.queued_steps > 0).then(|| u32::from(self.queued_steps) * STEP)
+        self.is_bounded().then(|| u32::from(self.queued_kib) * 1024)
     }
 }
 
@@ -154,18 +156,21 @@ impl DrainRate {
         self.bytes_in(OUTBOX_RATE_AGE_MAX)
     }
 
-    /// Bytes that the kernel may hold for the device.
+    /// Bytes that the kernel may hold for a device with this round trip.
     #[must_use]
-    pub fn kernel_room(&self) -> KernelRoom {
+    pub fn kernel_room(&self, round_trip: Duration) -> KernelRoom {
         let bytes = |time| u32::try_from(bytes_at(self.bytes_per_second, time)).unwrap_or(u32::MAX);
         let unsent = if self.is_proven() { bytes(KERNEL_UNSENT_AGE_MAX) } else { 0 };
+        // The bytes of a round trip are on their way and in no queue. Without them the bound would set the rate that
+        // it is made of, and a healthy device far away would fall to the least for good.
+        let on_the_way = bytes(round_trip.min(ROUND_TRIP_MAX));
         let queued = if self.is_fast() {
             0
         } else if self.unproven_bytes == PROOF_BYTES {
-            KERNEL_QUEUED_BYTES_UNPROVEN
+            KERNEL_QUEUED_BYTES_UNPROVEN + on_the_way
         } else {
-            // One sample says more than the presumption: a healthy device far away gets its room back by it.
-            bytes(KERNEL_QUEUED_AGE_MAX).clamp(KERNEL_QUEUED_BYTES_MIN, KERNEL_QUEUED_BYTES_MAX)
+            let queued = bytes(KERNEL_QUEUED_AGE_MAX).clamp(KERNEL_QUEUED_BYTES_MIN, KERNEL_QUEUED_BYTES_MAX);
+            queued + on_the_way
         };
         KernelRoom::new(unsent.clamp(KERNEL_UNSENT_BYTES_MIN, KERNEL_UNSENT_BYTES_MAX), queued)
     }
@@ -198,14 +203,14 @@ mod tests {
     fn a_device_is_presumed_slow_until_sixteen_kibibytes_have_drained() {
         let mut rate = DrainRate::UNPROVEN;
         assert_eq!((rate.frame_room(), rate.outbox_room()), (8_000, 6_000));
-        let room = rate.kernel_room();
+        let room = rate.kernel_room(Duration::ZERO);
         assert_eq!((room.unsent_max(), room.queued_max()), (4096, Some(8192)));
         rate.sample(15 * KIB, Duration::from_millis(10));
         assert!(!rate.is_proven());
         assert_eq!(rate.frame_room(), 8_000);
         rate.sample(KIB, Duration::from_millis(1));
         assert!(rate.is_fast());
-        let room = rate.kernel_room();
+        let room = rate.kernel_room(Duration::ZERO);
         assert_eq!((room.unsent_max(), room.queued_max()), (16 * 1024, None), "the kernel tunes its buffer");
     }
 
@@ -220,21 +225,22 @@ mod tests {
         rate.sample(4_000, Duration::from_millis(500));
         rate.sample(4_000, Duration::from_millis(500));
         assert!((8_000..=11_000).contains(&rate.frame_room()), "{rate:?}");
-        let room = rate.kernel_room();
+        let room = rate.kernel_room(Duration::ZERO);
         assert_eq!((room.unsent_max(), room.queued_max()), (4096, Some(4096)));
         for _ in 0..3 {
             rate.sample(10_000, Duration::from_millis(500));
         }
-        assert_eq!(rate.kernel_room().queued_max(), Some(8192), "half a second's bytes");
+        assert_eq!(rate.kernel_room(Duration::ZERO).queued_max(), Some(8192), "half a second's bytes");
     }
 
     #[test]
     fn what_the_kernel_counted_proves_a_fast_device_and_says_nothing_of_a_slow_one() {
-        let before = Progress { queued: 0, acked: 1_000, busy: Duration::from_secs(60) };
+        let before = Progress { acked: 1_000, busy: Duration::from_secs(60), ..Progress::default() };
         let busy_for = |acked, ms| Progress {
             queued: 0,
             acked: before.acked + acked,
             busy: before.busy + Duration::from_millis(ms),
+            ..before
         };
         let second = Duration::from_secs(1);
         let mut rate = DrainRate::UNPROVEN;
@@ -245,6 +251,21 @@ mod tests {
         assert!(rate.is_fast());
         rate.bear_out(before, busy_for(16_000, 1_000), second);
         assert!(rate.is_fast(), "a lower bound takes nothing back");
+    }
+
+    /// The bound of a device with a round trip of 600 ms used to set the rate, and the rate the bound.
+    #[test]
+    fn a_device_far_away_measures_more_than_its_bound_and_gets_fast() {
+        for round_trip in [50, 400, 600, 1_000, 2_000].map(Duration::from_millis) {
+            let mut rate = DrainRate::UNPROVEN;
+            rate.sample(4_000, Duration::from_secs(1));
+            for _ in 0..60 {
+                // The device takes whatever is on its way in a round trip.
+                let Some(bound) = rate.kernel_room(round_trip).queued_max() else { break };
+                rate.sample(bound as usize, round_trip);
+            }
+            assert!(rate.is_fast(), "{round_trip:?}: {rate:?}");
+        }
     }
 
     /// A burst that the bucket of a slow link took at once used to prove a fast device.

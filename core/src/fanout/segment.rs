@@ -404,7 +404,7 @@ impl Segment {
 
     /// True if a member waits for a refresh about missed batches.
     pub fn awaits_refresh(&self) -> bool {
-        self.asked.keys().any(|want| want.since < self.seq)
+        self.asked.keys().any(|want| want.since < self.seq || want.latest.is_some())
     }
 
     /// True while a pass is under way.

@@ -51,8 +51,9 @@ pub trait Socket {
     fn set_unsent_max(&mut self, bytes: u32);
 
     /// Sets the number of bytes without an acknowledgement at which the socket takes no more, unsent ones
-    /// included. `None`: the kernel tunes the number. `queued` is their present number, if known.
-    fn set_queued_max(&mut self, bytes: Option<u32>, queued: Option<u64>);
+    /// included. `None`: the kernel tunes the number. `had` is the former bound, and `queued` the present number,
+    /// if known.
+    fn set_queued_max(&mut self, bytes: Option<u32>, had: Option<u32>, queued: Option<u64>);
 }
 
 /// A place of a connection in a room.
@@ -190,10 +191,11 @@ impl<S: Socket> Connection<S> {
     /// Offers frames. They are written now if nothing is owed, and owed as far as the bounds allow otherwise.
     #[inline]
     pub(super) fn offer(&mut self, frames: &[Bytes], now: Instant) -> Offer {
-        if let (None, [frame]) = (&self.outbox, frames) {
+        if let (None, [frame]) = (&self.outbox, frames)
+            && !self.kernel_room.is_bounded()
+        {
             // No branch of its own: nearly every device takes the whole frame.
-            let most = frame.len().min(self.kernel_room.write_max());
-            match self.socket.try_write(&frame[..most], self.kernel_room.is_bounded()) {
+            match self.socket.try_write(frame, false) {
                 Ok(written) if written == frame.len() => return Offer::Written,
                 written => return self.owe_rest(frames, written, now),
             }
@@ -229,8 +231,7 @@ impl<S: Socket> Connection<S> {
             // A fresh socket takes nothing before its first readiness. The welcome is then owed, and still
             // exempt.
             None if self.closing.is_none() => {
-                let most = frame.len().min(self.kernel_room.write_max());
-                let written = self.socket.try_write(&frame[..most], self.kernel_room.is_bounded());
+                let written = self.write(std::slice::from_ref(frame));
                 let is_fresh = self.joins == 1 && matches!(&written, Err(error) if is_refusal(error));
                 if !matches!(written, Ok(bytes) if bytes == frame.len()) {
                     self.owe_rest(std::slice::from_ref(frame), written, now);
@@ -307,13 +308,14 @@ impl<S: Socket> Connection<S> {
 
     /// Writes the next pieces, at most `at_once` of one room. `false`: the socket has taken nothing.
     fn write_history(&mut self, at_once: usize, now: Instant) -> bool {
-        let Some(patient) = &mut self.patient else { return false };
-        let Some(pieces) = patient.history.last_mut() else { return false };
+        let Some(pieces) = self.patient.as_ref().and_then(|patient| patient.history.last()) else {
+            return false;
+        };
         let frames = Arc::clone(&pieces.frames);
         let offered = &frames[pieces.next..frames.len().min(pieces.next + at_once)];
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox::fill(&mut slices, offered, self.kernel_room.write_max());
-        let written = self.socket.try_write_vectored(&slices[..count], self.kernel_room.is_bounded());
+        let written = self.write(offered);
+        let Some(patient) = &mut self.patient else { return false };
+        let Some(pieces) = patient.history.last_mut() else { return false };
         self.broken |= matches!(&written, Err(error) if !is_refusal(error));
         let (whole, begun) = pieces_taken(offered, written.unwrap_or(0));
         let is_owed = begun > 0 || (whole < offered.len() && self.rate.is_fast()) || self.broken;
@@ -426,7 +428,8 @@ impl<S: Socket> Connection<S> {
     /// Bounds the bytes in the kernel by the rate of the device. Without it the kernel has as many on the way as
     /// a deep queue before a slow link takes, and a reliable message stands behind them.
     fn bound_kernel(&mut self, progress: Option<Progress>) {
-        let wanted = self.rate.kernel_room();
+        let round_trip = progress.map_or(Duration::ZERO, |progress| progress.round_trip);
+        let wanted = self.rate.kernel_room(round_trip);
         let had = std::mem::replace(&mut self.kernel_room, wanted);
         if wanted.unsent_max() != had.unsent_max() {
             self.socket.set_unsent_max(wanted.unsent_max());
@@ -437,7 +440,7 @@ impl<S: Socket> Connection<S> {
             (None, None) => {}
             // A healthy device has little on the way, and keeps the buffer that the kernel tunes.
             (Some(_), None) if !stands => self.kernel_room = wanted.without_queued_max(),
-            (bytes, _) => self.socket.set_queued_max(bytes, queued),
+            (bytes, had) => self.socket.set_queued_max(bytes, had, queued),
         }
     }
 
@@ -456,14 +459,37 @@ impl<S: Socket> Connection<S> {
         if self.outbox.is_some() || self.broken || self.closing.is_some() {
             return self.owe(frames, now);
         }
-        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-        let count = outbox::fill(&mut slices, frames, self.kernel_room.write_max());
-        let written = self.socket.try_write_vectored(&slices[..count], self.kernel_room.is_bounded());
+        let written = self.write(frames);
         let whole: usize = frames.iter().map(Bytes::len).sum();
         if matches!(written, Ok(bytes) if bytes == whole) {
             return Offer::Written;
         }
         self.owe_rest(frames, written, now)
+    }
+
+    /// Writes frames, as far as the socket takes them. A result short of the whole is a refusal.
+    fn write(&mut self, frames: &[Bytes]) -> io::Result<usize> {
+        if !self.kernel_room.is_bounded() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = outbox::fill(&mut slices, frames, usize::MAX);
+            return self.socket.try_write_vectored(&slices[..count], false);
+        }
+        // The kernel looks at its bound where a segment begins.
+        let mut written = 0;
+        for segment in frames.iter().flat_map(|frame| frame.chunks(self.kernel_room.write_max())) {
+            match self.socket.try_write(segment, true) {
+                Ok(bytes) => {
+                    written += bytes;
+                    if bytes < segment.len() {
+                        break;
+                    }
+                }
+                // A socket that has failed says so at the next write as well.
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
     }
 
     /// Owes the rest of `frames`, of which the socket took `written` bytes.
@@ -566,7 +592,8 @@ impl<S: Socket> Connection<S> {
         self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes())
     }
 
-    /// Bytes of history that waits for its turn: of each room's pieces this connection's share.
+    /// Bytes of history that waits for its turn, about: all holders of a room's pieces share them, the home's
+    /// cache among these.
     pub(super) fn history_bytes(&self) -> u64 {
         let share = |pieces: &Pieces| {
             let whole: usize = pieces.frames.iter().map(Bytes::len).sum();
