@@ -9,8 +9,10 @@ use clap::Parser;
 use roomcast::config::args::{Args, Command, Look};
 use roomcast::config::{self, Loaded, Log, LogFormat, Reloaded};
 use roomcast::server::{Server, StartError};
+use roomcast_core::limits::RELOAD_AGE_MAX;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -137,7 +139,14 @@ async fn reload_configuration(
     let args = args.clone();
     let former = Arc::clone(&running);
     let reading = spawn_blocking(move || former.reload(&args, config::environment()));
-    let Reloaded { loaded, changed, waiting } = match reading.await {
+    // A file may never end: a pipe that nobody writes to, or a disk that hangs. The next signal must be heard.
+    let Ok(read) = timeout(RELOAD_AGE_MAX, reading).await else {
+        let within_s = RELOAD_AGE_MAX.as_secs();
+        error!(within_s, "the configuration is not reloaded: its files could not be read in time");
+        server.keep_configuration();
+        return running;
+    };
+    let Reloaded { loaded, changed, waiting } = match read {
         Ok(Ok(reloaded)) => reloaded,
         Err(defect) => {
             error!(%defect, "the configuration is not reloaded");

@@ -14,7 +14,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
@@ -96,6 +97,8 @@ pub struct Server {
     shards: Vec<JoinHandle<()>>,
     /// `None` once it was stopped.
     store: Option<StoreHandle>,
+    /// Tells the shards about the last reload.
+    following: Mutex<Option<task::JoinHandle<()>>>,
 }
 
 impl Server {
@@ -156,6 +159,7 @@ impl Server {
             doors: Some(doors),
             shards: threads,
             store: Some(store),
+            following: Mutex::default(),
         })
     }
 
@@ -172,15 +176,33 @@ impl Server {
         )
     }
 
-    /// Takes over a configuration, but for the keys that need a restart.
+    /// Takes over a configuration, but for the keys that need a restart. Returns once all shards follow, or once
+    /// a shard has been silent for [`SHARD_ANSWER_AGE_MAX`]; a silent shard is told on, and the reload counts as
+    /// done when it follows.
     pub async fn reconfigure(&self, config: Config) {
         warn_of_open_doors(&config);
         // The doors first: a key that was taken back must not open a door for as long as a shard is silent.
         self.node.reconfigure(config.clone());
-        if timeout(SHARD_ANSWER_AGE_MAX, self.node.shards.follow(&config)).await.is_err() {
-            warn!("a shard is silent, and will follow the new configuration later or not at all");
+        // The newest configuration wins: a shard that heard the former one later would go back to it.
+        let former = self.following.lock().take();
+        if let Some(former) = former {
+            former.abort();
+            // An error is the end by `abort`.
+            drop(former.await);
         }
-        self.node.metrics.reloaded(ReloadOutcome::Done);
+        let Some(doors) = &self.doors else { return };
+        let node = Arc::clone(&self.node);
+        let (followed, all_follow) = oneshot::channel();
+        let following = doors.spawn(async move {
+            node.shards.follow(&config).await;
+            node.metrics.reloaded(ReloadOutcome::Done);
+            // The caller may have stopped waiting.
+            let _ = followed.send(());
+        });
+        *self.following.lock() = Some(following);
+        if timeout(SHARD_ANSWER_AGE_MAX, all_follow).await.is_err() {
+            warn!("a shard is silent: it keeps the former configuration until it takes requests again");
+        }
     }
 
     /// Counts a configuration with mistakes, which changes nothing.
@@ -211,7 +233,7 @@ impl Server {
         self.join_shards();
         if let Some(store) = self.store.take() {
             // What was acknowledged is synced already: a disk that hangs need not be waited for.
-            let stopped = tokio::task::spawn_blocking(move || drop(store));
+            let stopped = task::spawn_blocking(move || drop(store));
             if timeout(DOORS_LINGER, stopped).await.is_err() {
                 warn!("the store does not end");
             }
@@ -344,6 +366,8 @@ mod tests {
     use super::*;
     use crate::auth::{BearerKeys, KeyHash};
     use crate::config::args::Args;
+    use roomcast_core::room::id::RoomName;
+    use roomcast_core::room::pace::RoomSettings;
 
     fn anywhere() -> Config {
         let mut args = Args::default();
@@ -377,6 +401,31 @@ mod tests {
         // Polled once: the shards have had no time to answer.
         drop(timeout(Duration::ZERO, server.reconfigure(locked)).await);
         assert!(!server.node.in_force().config.publisher_keys.is_open());
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_takes_nothing_follows_the_newest_reload_once_it_takes_again() {
+        let server = Server::start(anywhere()).unwrap();
+        let done = || server.node.metrics.render().contains("roomcast_reloads_total{outcome=\"done\"} 1");
+        let work = server.node.shards.keep_busy(0).await;
+        for rate in [7, 8] {
+            let mut config = anywhere();
+            config.flush.messages_per_second = rate;
+            // The caller stops waiting long before the shard has taken the request.
+            assert!(timeout(Duration::from_millis(20), server.reconfigure(config)).await.is_err());
+        }
+        assert!(!done(), "no shard follows yet");
+        drop(work);
+        timeout(DRAIN_AGE_MAX, async {
+            while !done() {
+                sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("the shard follows, and the newest reload alone counts");
+        let room = RoomName::parse("r1").unwrap();
+        let view = server.node.shards.configure(room, RoomSettings::default()).await.unwrap().unwrap();
+        assert_eq!(serde_json::to_value(&view).unwrap()["rules"]["limits"]["room_messages_per_second"], 8);
     }
 
     fn a_key() -> BearerKeys {

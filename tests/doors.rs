@@ -32,6 +32,7 @@ one_and_four_shards!(
     a_token_is_in_no_answer_no_metric_and_no_log,
     a_request_has_exactly_one_host_at_every_door,
     a_head_too_large_is_refused,
+    the_viewer_doors_page_is_read_and_nothing_else,
     the_viewer_door_answers_once_per_connection,
     health_and_readiness_are_told,
     a_store_that_fails_is_told_to_balancers_and_heals,
@@ -386,6 +387,15 @@ async fn a_head_too_large_is_refused(shards: usize) {
             metrics.sum("roomcast_http_requests_total", &[&door, "status=\"4xx\""]) == 1
         })
         .await;
+    }
+}
+
+async fn the_viewer_doors_page_is_read_and_nothing_else(shards: usize) {
+    let node = Node::start(shards);
+    for (method, status) in [("GET", 200), ("HEAD", 200), ("POST", 405), ("DELETE", 405)] {
+        let answer = node.viewer_door().request(method, "/", &[], b"").await;
+        assert_eq!(answer.status, status, "{method}");
+        assert_eq!(answer.header("allow"), (status == 405).then_some("GET, HEAD"), "{method}");
     }
 }
 

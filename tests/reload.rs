@@ -10,9 +10,11 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use roomcast_core::limits::DESCRIPTORS_KEPT;
 use rustix::process::Signal;
 use serde_json::json;
+use support::publisher::read_answer;
 use support::{
-    Device, Door, Doors, Encoding, Folder, Handshake, Metrics, Process, one_and_four_shards, until,
+    Device, Door, Doors, Encoding, Folder, Handshake, Metrics, Process, comes, one_and_four_shards, until,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 one_and_four_shards!(
@@ -21,7 +23,10 @@ one_and_four_shards!(
     a_door_does_not_lose_its_keys_before_it_has_moved_to_loopback,
     a_device_of_an_open_door_needs_a_token_for_further_rooms_once_the_door_is_locked,
     a_stop_is_heard_while_a_reload_waits_for_its_file,
+    a_file_that_does_not_end_is_refused_and_the_next_reload_is_heard,
+    a_publish_under_way_keeps_the_limit_of_its_key,
     used_up_descriptors_are_told_by_readiness,
+    a_crowd_of_viewers_takes_no_publisher_away,
 );
 
 /// The SHA-256 of `secret`, and of `key`.
@@ -189,6 +194,78 @@ async fn a_stop_is_heard_while_a_reload_waits_for_its_file(shards: usize) {
     assert_eq!(answer.status, 200);
     node.signal(Signal::TERM);
     assert_eq!(node.exit_code().await, Some(0));
+}
+
+async fn a_file_that_does_not_end_is_refused_and_the_next_reload_is_heard(shards: usize) {
+    let folder = Folder::new();
+    let file = File::in_folder(&folder, &format!("publisher.keys = ['{SECRET_HASH}']"));
+    let node = file.serve(&folder, shards).await;
+    let doors = node.doors;
+    std::fs::remove_file(&file.0).unwrap();
+    assert!(Command::new("mkfifo").arg(&file.0).status().unwrap().success());
+    node.signal(Signal::HUP);
+    reloads(&doors, "refused", 1).await;
+    assert_eq!(status_with(doors.publisher_door(), "secret").await, 200);
+    std::fs::remove_file(&file.0).unwrap();
+    file.holds(&format!("publisher.keys = ['{KEY_HASH}']"));
+    node.signal(Signal::HUP);
+    reloads(&doors, "done", 1).await;
+    assert_eq!(status_with(doors.publisher_door(), "key").await, 200);
+}
+
+/// The key stands at another place after the reload, which comes between the head and the body of a publish.
+async fn a_publish_under_way_keeps_the_limit_of_its_key(shards: usize) {
+    let folder = Folder::new();
+    let limit = "limits.key_messages_per_second = 2";
+    let file =
+        File::in_folder(&folder, &format!("publisher.keys = ['{SECRET_HASH}', '{KEY_HASH}']\n{limit}"));
+    let node = file.serve(&folder, shards).await;
+    let body = json!({"messages": vec![json!({"type": "chat", "payload": 1}); 5]}).to_string();
+    let mut stream = TcpStream::connect(node.doors.publisher).await.unwrap();
+    let head = format!(
+        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         authorization: Bearer key\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The door says that it awaits the body, so it knows the key.
+    let mut awaited = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    comes("the wait for the body", stream.read_exact(&mut awaited)).await.unwrap();
+    file.holds(&format!("publisher.keys = ['{KEY_HASH}']\n{limit}"));
+    node.signal(Signal::HUP);
+    reloads(&node.doors, "done", 1).await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let answer = comes("an answer", read_answer(&mut stream)).await.unwrap();
+    let shed = "shed: key_rate";
+    assert_eq!(answer.results(), ["accepted", "accepted", shed, shed, shed], "{answer:?}");
+}
+
+async fn a_crowd_of_viewers_takes_no_publisher_away(shards: usize) {
+    let node = Process::with_descriptors(shards, 148).await;
+    let doors = node.doors;
+    let mut idle = Vec::new();
+    // As many as the publisher door has for itself.
+    for _ in 0..48 {
+        let mut publisher = TcpStream::connect(doors.publisher).await.unwrap();
+        publisher.write_all(b"GET /v1/rooms HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        assert_eq!(comes("an answer", read_answer(&mut publisher)).await.unwrap().status, 200);
+        idle.push(publisher);
+    }
+    let mut crowd = Vec::new();
+    for _ in 0..DESCRIPTORS_KEPT {
+        crowd.push(TcpStream::connect(doors.viewer).await.unwrap());
+    }
+    let told = until("the crowd", async || {
+        let answer = doors.ops_door().get("/readyz").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        Some(answer.json()).filter(|told| told.get("states").is_some())
+    });
+    let told = told.await;
+    assert_eq!(
+        (&told["states"], &told["descriptors"]["connections"]),
+        (&json!(["viewer_door_full"]), &json!(0))
+    );
+    assert_eq!(status_with(doors.publisher_door(), "none").await, 200, "publishers go on");
 }
 
 async fn used_up_descriptors_are_told_by_readiness(shards: usize) {

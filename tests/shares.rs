@@ -7,16 +7,21 @@ mod support;
 use std::net::SocketAddr;
 
 use futures_util::future::{join_all, select_all};
-use roomcast_core::limits::{DOOR_CONNECTIONS_MAX, HALF_OPEN_MAX, PULLS_MAX};
+use roomcast_core::limits::{BODY_AGE_MAX, DOOR_CONNECTIONS_MAX, FULL_DOOR_GRACE, HALF_OPEN_MAX, PULLS_MAX};
 use serde_json::json;
 use support::publisher::read_answer;
 use support::raw::handshake_head;
-use support::{Answer, Device, Doors, Encoding, Node, Process, RawDevice, comes, one_and_four_shards, until};
+use support::{
+    Answer, Device, Doors, Encoding, Metrics, Node, Process, RawDevice, comes, one_and_four_shards, until,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
 
 one_and_four_shards!(
     silence_from_one_address_keeps_no_other_out_of_a_door,
+    bodies_that_do_not_come_keep_no_other_out_of_a_door,
+    silence_from_one_address_keeps_no_other_out_of_a_node_with_few_descriptors,
     a_large_address_waits_at_a_door_that_others_hold,
     pages_that_one_address_does_not_read_keep_no_other_from_reading,
     an_address_with_all_seats_gives_way_to_another,
@@ -50,14 +55,25 @@ async fn handshake(from: [u8; 4], doors: &Doors) -> (Answer, TcpStream) {
     (comes("an answer", read_answer(&mut stream)).await.unwrap(), stream)
 }
 
+/// The beginning of a publish, up to the length of its body.
+const PUBLISH: &str = "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+     content-length: ";
+
+/// A whole publish.
+fn publish() -> String {
+    let body = json!({"type": "chat", "payload": 1}).to_string();
+    format!("{PUBLISH}{}\r\n\r\n{body}", body.len())
+}
+
+/// A publish of which one byte of the body has come.
+async fn begin_publish(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let mut stream = connect(from, to).await;
+    stream.write_all(format!("{PUBLISH}9999\r\n\r\n{{").as_bytes()).await.unwrap();
+    stream
+}
+
 async fn silence_from_one_address_keeps_no_other_out_of_a_door(shards: usize) {
     let node = Node::start(shards);
-    let publish = json!({"type": "chat", "payload": 1}).to_string();
-    let publish = format!(
-        "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{publish}",
-        publish.len()
-    );
     let mut silent = Vec::new();
     for (door, places) in [(node.viewer, HALF_OPEN_MAX), (node.publisher, DOOR_CONNECTIONS_MAX)] {
         // As many as there are places, and a hundred in line.
@@ -67,7 +83,7 @@ async fn silence_from_one_address_keeps_no_other_out_of_a_door(shards: usize) {
     }
     let (answer, _device) = handshake(OTHER, &node).await;
     assert_eq!(answer.status, 101, "{answer:?}");
-    assert_eq!(ask(OTHER, node.publisher, publish.as_bytes()).await.status, 200);
+    assert_eq!(ask(OTHER, node.publisher, publish().as_bytes()).await.status, 200);
     // The crowd made room out of its own places, at both doors.
     for door in ["door=\"viewer\"", "door=\"publisher\""] {
         node.metrics_when("who gave way", |metrics| {
@@ -77,26 +93,79 @@ async fn silence_from_one_address_keeps_no_other_out_of_a_door(shards: usize) {
     }
 }
 
+async fn bodies_that_do_not_come_keep_no_other_out_of_a_door(shards: usize) {
+    let node = Node::start(shards);
+    let began = roomcast::clock::now().instant;
+    let mut crowd = Vec::new();
+    for _ in 0..DOOR_CONNECTIONS_MAX + 50 {
+        crowd.push(begin_publish(CROWD, node.publisher).await);
+    }
+    assert_eq!(ask(OTHER, node.publisher, publish().as_bytes()).await.status, 200);
+    assert!(began.elapsed() < BODY_AGE_MAX, "nobody waited for the end of the bodies");
+    let metrics = node.metrics().await;
+    assert!(dropped(&metrics, "publisher", "full") > 0);
+}
+
+async fn silence_from_one_address_keeps_no_other_out_of_a_node_with_few_descriptors(shards: usize) {
+    // 20 for devices, and as many as a node keeps back.
+    let node = Process::with_descriptors(shards, 148).await;
+    let doors = node.doors;
+    let mut silent = Vec::new();
+    for door in [doors.publisher, doors.viewer] {
+        for _ in 0..170 {
+            silent.push(connect(CROWD, door).await);
+        }
+    }
+    let (answer, _device) = handshake(OTHER, &doors).await;
+    assert_eq!(answer.status, 101, "{answer:?}");
+    assert_eq!(ask(OTHER, doors.publisher, publish().as_bytes()).await.status, 200);
+    assert!(node.descriptors() <= 148);
+}
+
+/// The connections of this door that were closed without an answer, for this reason.
+fn dropped(metrics: &Metrics, door: &str, why: &str) -> u64 {
+    let labels = [format!("door=\"{door}\""), format!("reason=\"{why}\"")];
+    metrics.sum("roomcast_door_connections_dropped_total", &labels.each_ref().map(|label| &**label))
+}
+
 /// Many addresses hold the door by their silence. The address that holds most is a carrier's: its connections
 /// are at work, and a further one waits like everybody.
 async fn a_large_address_waits_at_a_door_that_others_hold(shards: usize) {
     const AT_WORK: usize = 24;
     let node = Node::start(shards);
-    let head = "POST /v1/rooms/r1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
-    let body = json!({"type": "chat", "payload": 1}).to_string();
     let mut at_work = Vec::new();
     for _ in 0..AT_WORK {
-        let mut stream = connect(CROWD, node.publisher).await;
-        stream.write_all(format!("{head}content-length: 9999\r\n\r\n{{").as_bytes()).await.unwrap();
-        at_work.push(stream);
+        at_work.push(begin_publish(CROWD, node.publisher).await);
     }
-    let mut silent = Vec::new();
-    for n in 0..DOOR_CONNECTIONS_MAX - AT_WORK {
-        silent.push(connect([127, 0, 1, u8::try_from(n % 250).unwrap()], node.publisher).await);
-    }
-    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
-    let answers = join_all((0..8).map(|_| ask(CROWD, node.publisher, request.as_bytes())));
-    assert!(answers.await.iter().all(|answer| answer.status == 200));
+    // Their bodies come, byte by byte.
+    let works = async {
+        loop {
+            for stream in &mut at_work {
+                stream.write_all(b" ").await.unwrap();
+            }
+            sleep(FULL_DOOR_GRACE / 5).await;
+        }
+    };
+    let waits = async {
+        let silent = (0..DOOR_CONNECTIONS_MAX - AT_WORK)
+            .map(|n| connect([127, 0, 1, u8::try_from(n % 250).unwrap()], node.publisher));
+        let _silent = join_all(silent).await;
+        // Who comes and goes holds none of the turns aside.
+        drop(join_all((0..DOOR_CONNECTIONS_MAX / 3).map(|_| connect(CROWD, node.publisher))).await);
+        sleep(FULL_DOOR_GRACE / 5).await;
+        let before = node.metrics().await;
+        let request = publish();
+        let answers = join_all((0..8).map(|_| ask(CROWD, node.publisher, request.as_bytes())));
+        assert!(answers.await.iter().all(|answer| answer.status == 200));
+        [before, node.metrics().await]
+    };
+    let [before, metrics] = tokio::select! {
+        metrics = waits => metrics,
+        () = works => unreachable!("there is always more to send"),
+    };
+    let gave_way = dropped(&metrics, "publisher", "full") - dropped(&before, "publisher", "full");
+    assert!(gave_way > 0, "silent ones made room");
+    assert_eq!(dropped(&metrics, "publisher", "late"), 0, "nobody had to wait for their deadline");
 }
 
 /// Fills the room's history, so that a page is more than the kernel takes at once.

@@ -334,6 +334,9 @@ pub const ROOMS_LISTED_DEFAULT: usize = 50;
 pub const EXPECTED_AUDIENCE_MAX: u64 = 100_000_000;
 /// Longest `idle_close_s`. Above: 400.
 pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Time for a reload to read the configuration's files. Later: the reload is refused, and the node goes on with
+/// the configuration in force.
+pub const RELOAD_AGE_MAX: Duration = Duration::from_secs(5);
 /// Descriptors kept for the doors, the store and the log. A node takes nofile minus this many connections.
 /// Above: 503.
 pub const DESCRIPTORS_KEPT: u64 = 128;

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use hyper::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, TRANSFER_ENCODING};
+use hyper::http::Extensions;
 use hyper::{HeaderMap, StatusCode, Version};
 use serde_json::{Map, Value};
 use tokio::time::timeout;
@@ -14,6 +15,8 @@ use roomcast_core::limits::{BODY_AGE_MAX, REQUEST_BYTES_MAX};
 use roomcast_core::room::id::{BadName, Encoding};
 use roomcast_core::wire::ijson::{self, Fault, FaultKind};
 
+use super::accept::paced::Pulse;
+use super::accept::visitor;
 use super::problem::Problem;
 
 /// Checks the parts of a head that hyper leaves unread: exactly one `Host` header (none is fine in HTTP/1.0),
@@ -136,19 +139,28 @@ fn unsupported(code: &'static str, field: &'static str, allowed: &'static str) -
     Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code).field(field).allowed(allowed)
 }
 
-/// Reads the whole body: at most [`REQUEST_BYTES_MAX`], within [`BODY_AGE_MAX`].
+/// Reads the whole body: at most [`REQUEST_BYTES_MAX`], within [`BODY_AGE_MAX`]. `extensions` are those of the
+/// request: at a full door, a peer whose body does not come makes room for others.
 ///
 /// # Errors
 /// 413 `request_too_large`, 408 `request_too_slow`, 400 `bad_body` if the body breaks off.
-pub(super) async fn read_body(body: Incoming) -> Result<Bytes, Problem> {
-    match timeout(BODY_AGE_MAX, collect(body)).await {
+pub(super) async fn read_body(extensions: &Extensions, body: Incoming) -> Result<Bytes, Problem> {
+    let pulse = visitor(extensions).map(|visitor| &*visitor.pulse);
+    if let Some(pulse) = pulse {
+        pulse.body_awaited();
+    }
+    let read = timeout(BODY_AGE_MAX, collect(body, pulse)).await;
+    if let Some(pulse) = pulse {
+        pulse.body_ended();
+    }
+    match read {
         Ok(read) => read,
         Err(_) => Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "request_too_slow")
             .allowed(format!("the whole body within {} s", BODY_AGE_MAX.as_secs()))),
     }
 }
 
-async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
+async fn collect(mut body: Incoming, pulse: Option<&Pulse>) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large")
             .allowed(format!("a body of at most {REQUEST_BYTES_MAX} bytes"))
@@ -162,6 +174,9 @@ async fn collect(mut body: Incoming) -> Result<Bytes, Problem> {
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|_| Problem::bad("bad_body", "body", "as many bytes as the Content-Length says"))?;
+        if let Some(pulse) = pulse {
+            pulse.body_part_came();
+        }
         // Trailers mean nothing to any call.
         let Ok(part) = frame.into_data() else { continue };
         if first.len() + rest.len() + part.len() > REQUEST_BYTES_MAX {

@@ -27,9 +27,9 @@ named! {
 named! {
     /// The outcome of a reload.
     pub(crate) enum ReloadOutcome {
-        /// The new configuration is in force, but for the keys that need a restart.
+        /// The new configuration is in force in all shards, but for the keys that need a restart.
         Done = "done",
-        /// The files have mistakes.
+        /// The files have mistakes, or were not read in time.
         Refused = "refused",
     }
 }

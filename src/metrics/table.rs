@@ -167,7 +167,8 @@ table! {
     ACCEPT_FAILED = Counter "roomcast_accept_failures_total" ["door"]
         "Failures to accept a connection; the door paused after each.";
     RELOADS = Counter "roomcast_reloads_total" ["outcome"]
-        "Readings of the configuration on SIGHUP. `refused`: the files have mistakes, and nothing changed.";
+        "Readings of the configuration on SIGHUP. `done`: all shards follow. `refused`: the files have mistakes or \
+         were not read in time, and nothing changed.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";
     HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"]
         "Devices refused at the viewer door.";

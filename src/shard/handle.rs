@@ -477,6 +477,21 @@ impl Shards {
         Ok(answer)
     }
 
+    /// Stops a shard in the middle of a request, with its queue full, until the result is dropped.
+    #[cfg(test)]
+    pub(crate) async fn keep_busy(&self, shard: usize) -> std::sync::mpsc::Sender<()> {
+        let (work, over) = std::sync::mpsc::channel::<()>();
+        drop(self.send(shard, move |_, _| {
+            let _ = over.recv();
+        }));
+        // The shard takes its requests by turns: the queue is full for good once it stays full.
+        for _ in 0..100 {
+            while self.send(shard, |_, _| ()).is_ok() {}
+            sleep(Duration::from_millis(1)).await;
+        }
+        work
+    }
+
     /// Asks the home of a room about the reliable stream, and waits for the answer.
     async fn ask_stream(&self, room: RoomName, ask: Ask) -> Answered<Told> {
         let (reply, answer) = oneshot::channel();

@@ -5,6 +5,7 @@
 //! connection. `misread` words the refusals of bytes that are no request. The meaning of a request is the
 //! door's business: this module must not know a route.
 
+mod descriptors;
 mod misread;
 pub(super) mod paced;
 pub(crate) mod places;
@@ -24,7 +25,6 @@ use hyper::http::Extensions;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Response, StatusCode};
-use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -34,13 +34,14 @@ use tracing::debug;
 use crate::auth::{PROXY_HEAD_BYTES, Proxies, proxy_rest_bytes, proxy_source};
 use crate::clock;
 use crate::metrics::{DoorName, Dropped, Metrics};
-use crate::seat::{Address, Seat, Seats};
+use crate::seat::{Address, Seat};
 use roomcast_core::limits::{
     ACCEPT_PAUSE_MAX, ACCEPT_PAUSE_MIN, DOOR_BUFFER_BYTES_MAX, DOORS_LINGER, HANDSHAKE_AGE_MAX,
     HEAD_BYTES_MAX, PROXY_BYTES_MAX,
 };
 
 use super::problem::Problem;
+pub(crate) use descriptors::{Descriptors, DescriptorsHeld};
 use paced::{PacedStream, Pulse};
 use places::{Place, Places, Search};
 
@@ -60,83 +61,11 @@ pub(crate) trait Door: Send + Sync + 'static {
     /// Silence allowed between two requests. `None`: one request per connection.
     const IDLE_AGE_MAX: Option<Duration>;
 
-    /// Descriptors left to other uses. The less a stranger may do at a door, the smaller the
-    /// number.
-    const DESCRIPTORS_LEFT: u64;
-
     /// Answers one request.
     ///
     /// # Errors
     /// The problem is the answer to a mistake in the request.
     fn answer(&self, request: Request) -> impl Future<Output = Result<Answer, Problem>> + Send;
-}
-
-/// The process's descriptors for connections, shared by all doors: no door can use up the descriptors of
-/// another.
-#[derive(Debug, Clone)]
-pub(crate) struct Descriptors {
-    devices: Seats,
-    visits: Seats,
-    descriptors_max: u64,
-}
-
-impl Descriptors {
-    /// At most `descriptors_max` descriptors in all, the seats of `devices` included.
-    pub(crate) fn new(devices: Seats, descriptors_max: u64) -> Self {
-        Self { devices, visits: Seats::new(u64::MAX), descriptors_max }
-    }
-
-    /// Takes a descriptor for a connection at a door, unless fewer than `left` would remain.
-    fn take(&self, left: u64) -> Option<Seat> {
-        // Taken first and weighed afterwards: two doors that ask at once may both be refused, never both let
-        // in.
-        let visit = self.visits.take();
-        let taken = self.devices.taken() + self.visits.taken();
-        visit.filter(|_| taken + left <= self.descriptors_max)
-    }
-
-    /// The descriptors in use, beside their limits.
-    pub(crate) fn held(&self) -> DescriptorsHeld {
-        let connections = self.devices.taken();
-        DescriptorsHeld {
-            connections,
-            connections_max: self.devices.seats_max(),
-            taken: connections + self.visits.taken(),
-            max: self.descriptors_max,
-        }
-    }
-}
-
-/// Descriptors of a node's connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(crate) struct DescriptorsHeld {
-    /// Connections of devices.
-    pub(crate) connections: u64,
-    /// Places for connections of devices.
-    pub(crate) connections_max: u64,
-    /// Descriptors of devices and of visits at the doors.
-    pub(crate) taken: u64,
-    /// The process's limit of descriptors.
-    pub(crate) max: u64,
-}
-
-#[cfg(test)]
-impl Default for DescriptorsHeld {
-    fn default() -> Self {
-        Self { connections: 0, connections_max: 1000, taken: 0, max: 1128 }
-    }
-}
-
-impl DescriptorsHeld {
-    /// True if no place is left for another device.
-    pub(crate) fn is_full(&self) -> bool {
-        self.connections >= self.connections_max
-    }
-
-    /// True if no descriptor is left for another connection at this door.
-    pub(crate) fn are_used_up_at<D: Door>(&self) -> bool {
-        self.taken + D::DESCRIPTORS_LEFT >= self.max
-    }
 }
 
 /// The peer of a request, as the door's loop knows it.
@@ -188,16 +117,19 @@ pub(crate) async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway
         match accepted {
             Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSE_MIN;
-                // Closed at once: a connection that waited here would hold a descriptor that nobody can
-                // spare.
-                let Some(descriptor) = descriptors.take(D::DESCRIPTORS_LEFT) else {
+                let peer = peer.ip();
+                // All devices behind a proxy would look like one crowd.
+                let address = (!proxies.trust(peer)).then(|| Address::of(peer));
+                let descriptor = tokio::select! {
+                    biased;
+                    () = stopped(&mut stop) => return,
+                    descriptor = places.spare(address, || descriptors.take(D::NAME)) => descriptor,
+                };
+                let Some(descriptor) = descriptor else {
                     metrics.dropped(D::NAME, Dropped::Full);
                     continue;
                 };
-                let peer = peer.ip();
                 let pulse = Arc::new(Pulse::new(clock::now().instant));
-                // All devices behind a proxy would look like one crowd.
-                let address = (!proxies.trust(peer)).then(|| Address::of(peer));
                 // Further connections wait in the kernel's queue, where they cost no descriptor.
                 let place = tokio::select! {
                     biased;
@@ -220,7 +152,7 @@ pub(crate) async fn accept<D: Door>(listener: TcpListener, door: Arc<D>, doorway
                     Search::Aside => {
                         let places = places.clone();
                         tokio::spawn(async move {
-                            if let Some(place) = visit.waits_aside::<D>(&places, address).await {
+                            if let Some(place) = visit.waits_aside::<D>(&places, address, &stream).await {
                                 visit.serve(place, stream, door, protocol).await;
                             }
                         });
@@ -282,11 +214,18 @@ struct Visit {
 
 impl Visit {
     /// Waits for a place as a newcomer of the address that holds most. `None`: the connection is to be closed.
-    async fn waits_aside<D: Door>(&self, places: &Places, address: Option<Address>) -> Option<Place> {
+    async fn waits_aside<D: Door>(
+        &self,
+        places: &Places,
+        address: Option<Address>,
+        stream: &TcpStream,
+    ) -> Option<Place> {
         let mut stop = self.stop.clone();
         let place = tokio::select! {
             biased;
             () = stopped(&mut stop) => return None,
+            // Nobody waits any more: the descriptor, and the turn aside, are others'.
+            () = gone(stream) => return None,
             place = places.take_aside(address, Arc::clone(&self.pulse), HANDSHAKE_AGE_MAX) => place,
         };
         if place.is_none() {
@@ -379,6 +318,14 @@ impl Visit {
     }
 }
 
+/// Returns once the peer has ended a connection on which nothing came. Takes nothing from the socket.
+async fn gone(stream: &TcpStream) {
+    // The end of a connection with unread bytes is behind them. Its peer waits for an answer, or did.
+    if let Ok(1..) = stream.peek(&mut [0]).await {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The address that a request's shares count for. `None`: a trusted proxy has not named one.
 fn address(proxies: &Proxies, source: IpAddr, headers: &HeaderMap) -> Option<Address> {
     if !proxies.trust(source) {
@@ -412,6 +359,8 @@ mod tests {
     use tokio::task::yield_now;
 
     use super::*;
+    use crate::seat::Seats;
+    use roomcast_core::limits::DESCRIPTORS_KEPT;
 
     /// Longest wait for an end, on a machine with much other work.
     const ENDS_WITHIN: Duration = Duration::from_secs(20);
@@ -424,7 +373,6 @@ mod tests {
         const NAME: DoorName = DoorName::Publisher;
         const CONNECTIONS_MAX: usize = 64;
         const IDLE_AGE_MAX: Option<Duration> = Some(Duration::from_millis(300));
-        const DESCRIPTORS_LEFT: u64 = 0;
 
         async fn answer(&self, request: Request) -> Result<Answer, Problem> {
             let turns = request.uri().path().len();
@@ -437,7 +385,7 @@ mod tests {
 
     fn doorway() -> (Doorway, watch::Sender<bool>) {
         let (sender, stop) = watch::channel(false);
-        let descriptors = Descriptors::new(Seats::new(64), 64);
+        let descriptors = Descriptors::new(Seats::new(64), 64 + DESCRIPTORS_KEPT);
         let metrics = Metrics::new(1).unwrap();
         (Doorway { metrics, descriptors, proxies: Arc::default(), stop }, sender)
     }

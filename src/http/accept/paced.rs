@@ -22,7 +22,9 @@ use tokio::time::{Sleep, sleep};
 
 use super::misread::{self, Misread};
 use crate::clock;
-use roomcast_core::limits::{ANSWER_AGE_MAX, HANDSHAKE_AGE_MAX, REFUSED_AGE_MAX, REFUSED_BYTES_MAX};
+use roomcast_core::limits::{
+    ANSWER_AGE_MAX, FULL_DOOR_GRACE, HANDSHAKE_AGE_MAX, REFUSED_AGE_MAX, REFUSED_BYTES_MAX,
+};
 
 /// The state of one connection, shared by the socket, the door's answers and the door's places.
 ///
@@ -38,9 +40,12 @@ pub(in crate::http) struct Pulse {
     owes: AtomicBool,
     /// The request was refused, and its body may not be read to the end.
     leaves_body: AtomicBool,
+    /// The door has a head, and waits for the bytes of the body: the peer is to write, although the turn is
+    /// the door's.
+    awaits_body: AtomicBool,
     accepted: Instant,
-    /// The moment since which the peer did nothing, in milliseconds after `accepted`: the last answer, or the
-    /// last part of one, was taken.
+    /// The moment since which the peer did nothing, in milliseconds after `accepted`: the last answer, or a part
+    /// of one, was taken, or a part of a body came.
     silent_ms: AtomicU64,
     /// The door needs the place for another connection.
     pub(super) asked: Notify,
@@ -53,6 +58,7 @@ impl Pulse {
             late: AtomicBool::new(false),
             owes: AtomicBool::new(false),
             leaves_body: AtomicBool::new(false),
+            awaits_body: AtomicBool::new(false),
             accepted: now,
             silent_ms: AtomicU64::new(0),
             asked: Notify::new(),
@@ -62,6 +68,23 @@ impl Pulse {
     /// Notes a complete request head: the door's turn begins.
     pub(super) fn request_began(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that the door waits for the body of the request.
+    pub(in crate::http) fn body_awaited(&self) {
+        // The time first, as for an answer.
+        self.stirs(clock::now().instant);
+        self.awaits_body.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a part of the body came.
+    pub(in crate::http) fn body_part_came(&self) {
+        self.stirs(clock::now().instant);
+    }
+
+    /// Notes that the door waits for no more of the body.
+    pub(in crate::http) fn body_ended(&self) {
+        self.awaits_body.store(false, Ordering::Relaxed);
     }
 
     /// Notes a known answer: the peer's turn begins once the kernel has the whole answer.
@@ -95,11 +118,11 @@ impl Pulse {
         self.silent_ms.store(u64::try_from(silent.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// The moment since which the door has waited for the peer: for a whole request, or for the taking of an
-    /// answer. `None`: the door has its turn.
+    /// The moment since which the door has waited for the peer: for a whole head, for a further part of a body,
+    /// or for the taking of an answer. `None`: the door has its turn.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         let since = || self.accepted + Duration::from_millis(self.silent_ms.load(Ordering::Relaxed));
-        self.is_peers_turn().then(since)
+        (self.is_peers_turn() || self.awaits_body.load(Ordering::Relaxed)).then(since)
     }
 
     fn is_peers_turn(&self) -> bool {
@@ -115,8 +138,12 @@ impl Pulse {
     pub(super) async fn gives_way(&self) {
         loop {
             self.asked.notified().await;
-            // A request may have come between the question and now: then the connection has earned its place.
-            if self.silent_since().is_some() {
+            // A request may have come between the question and now: then the connection has earned its place. Its
+            // body has the grace of any other silence.
+            let Some(since) = self.silent_since() else { continue };
+            if self.is_peers_turn()
+                || clock::now().instant.saturating_duration_since(since) >= FULL_DOOR_GRACE
+            {
                 return;
             }
         }

@@ -26,7 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
-use crate::seat::Address;
+use crate::seat::{Address, Seat};
 use roomcast_core::limits::{FULL_DOOR_GRACE, HALF_OPEN_GRACE, PLACES_PER_ASIDE};
 
 use super::paced::Pulse;
@@ -41,6 +41,9 @@ const ASIDE_PAUSE: Duration = Duration::from_millis(20);
 /// Time between two looks at all holders by a newcomer aside. Hundreds may stand there, and a look takes the lock
 /// that the door's loop needs.
 const ASIDE_LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Longest wait for a descriptor: other connections have had [`FULL_DOOR_GRACE`] to stir, and the time to go.
+const DESCRIPTOR_PATIENCE: Duration = FULL_DOOR_GRACE.saturating_mul(2);
 
 /// The places of a door, or of its pages. A clone shares the same places.
 #[derive(Debug, Clone)]
@@ -128,6 +131,37 @@ impl Places {
             }
         };
         Search::Found(self.settle(address, pulse, permit))
+    }
+
+    /// Waits until `take` finds a descriptor for a connection from `address`, while connections in these places
+    /// give way as for a place. `None`: the others hold too few descriptors for that, or go too late.
+    ///
+    /// Cancel safe: nothing is taken before the return.
+    pub(super) async fn spare(
+        &self,
+        address: Option<Address>,
+        take: impl Fn() -> Option<Seat>,
+    ) -> Option<Seat> {
+        let began = clock::now().instant;
+        loop {
+            // The usual case, without a look at the holders and without a timer.
+            if let Some(descriptor) = take() {
+                return Some(descriptor);
+            }
+            let now = clock::now().instant;
+            let wait = match self.look(address, now) {
+                // The connection holds a descriptor that nobody can spare, and would hold it aside.
+                Yielding::HoldsMost(wait) if wait > HALF_OPEN_GRACE && self.has_rivals() => return None,
+                Yielding::HoldsMost(wait) | Yielding::Later(wait) => wait.min(ASIDE_PAUSE),
+                Yielding::Asked => ASKED_WAIT,
+            };
+            let is_alone = self.holders.lock().all.is_empty();
+            if is_alone || now.saturating_duration_since(began) >= DESCRIPTOR_PATIENCE {
+                return None;
+            }
+            // A descriptor tells nobody that it is free.
+            sleep(wait).await;
+        }
     }
 
     /// Waits aside for at most `patience`. `None` at once if too many stand aside.
@@ -397,6 +431,26 @@ mod tests {
         served.request_began();
         assert!(matches!(places.look(address(1), now + FULL_DOOR_GRACE), Yielding::HoldsMost(_)));
         assert!(!is_asked_to_go(&other).await, "it holds one place and keeps it");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_gives_way_and_each_part_of_it_stirs() {
+        let places = Places::new(1);
+        let (_place, pulse) = comes(&places, 1).await;
+        pulse.request_began();
+        pulse.body_awaited();
+        let now = clock::now().instant;
+        assert!(matches!(places.look(address(2), now), Yielding::Later(_)), "it may be on the way");
+        assert_eq!(places.look(address(2), now + FULL_DOOR_GRACE), Yielding::Asked);
+        assert!(is_asked_to_go(&pulse).await);
+        pulse.asked.notify_one();
+        let stays = timeout(Duration::ZERO, pulse.gives_way()).await;
+        assert!(stays.is_err(), "the head came between the question and the answer");
+        sleep(Duration::from_millis(2)).await;
+        pulse.body_part_came();
+        assert!(matches!(places.look(address(2), now + FULL_DOOR_GRACE), Yielding::Later(_)));
+        pulse.body_ended();
+        assert!(matches!(places.look(address(2), now + FULL_DOOR_GRACE * 9), Yielding::Later(_)), "at work");
     }
 
     #[tokio::test]

@@ -114,7 +114,7 @@ fn of_room(room: &RoomName, step: Option<RoomStep>) -> Result<Answer, Problem> {
 async fn step_of(request: Request) -> Result<Option<Step>, Problem> {
     let (parts, body) = request.into_parts();
     check_json(&parts.headers)?;
-    step_in(&read_body(body).await?)
+    step_in(&read_body(&parts.extensions, body).await?)
 }
 
 fn step_in(body: &[u8]) -> Result<Option<Step>, Problem> {

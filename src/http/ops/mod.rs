@@ -12,7 +12,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use crate::clock::{self, node_cpu};
 use crate::config::Config;
 use crate::metrics::{DoorName, LimitsHeld};
-use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX};
+use roomcast_core::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX};
 
 use super::accept::{Answer, Door, Request};
 use super::foreign::check_not_foreign;
@@ -92,8 +92,6 @@ impl Door for OperatorDoor {
     const NAME: DoorName = DoorName::Operator;
     const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
     const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
-    /// Fewer than the other doors leave: an operator must reach a node without free descriptors.
-    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 4;
 
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         check_head(request.version(), request.headers())?;

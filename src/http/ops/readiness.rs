@@ -13,9 +13,8 @@ use hyper::StatusCode;
 use serde::Serialize;
 
 use crate::http::accept::{Answer, DescriptorsHeld};
-use crate::http::publisher::PublisherDoor;
-use crate::http::viewer::ViewerDoor;
 use crate::http::{JSON, answer};
+use crate::metrics::DoorName;
 use crate::store::aside::RoomAside;
 use crate::store::health::Trouble;
 use roomcast_core::limits::STORE_CALL_AGE_MAX;
@@ -40,7 +39,7 @@ pub(super) struct Readiness {
     /// Rooms whose streams can't be read. Their reliable messages are refused, and all other rooms go on.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rooms_aside: Vec<AsideRoom>,
-    /// Descriptors, once none is left for another device.
+    /// Descriptors, once none is left for another device, handshake or publisher.
     #[serde(skip_serializing_if = "Option::is_none")]
     descriptors: Option<DescriptorsHeld>,
     /// Shards that need a wider window than their rooms may have. Such a shard goes on, with later flushes.
@@ -144,14 +143,21 @@ impl Readiness {
             (!shards_silent.is_empty(), "shards_silent"),
             (store_failing.is_some(), "store_failing"),
             (store_slow.is_some(), "store_slow"),
-            (descriptors.are_used_up_at::<PublisherDoor>(), "descriptors_used_up"),
+            (descriptors.are_used_up_by(DoorName::Publisher), "descriptors_used_up"),
         ]
         .into_iter()
         .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
         .collect();
         let status = if reasons.is_empty() { "ready" } else { "not_ready" };
-        let is_full = descriptors.is_full() || descriptors.are_used_up_at::<ViewerDoor>();
-        let states = is_full.then_some("connections_full").into_iter().collect();
+        let states: Vec<&str> = [
+            (descriptors.is_full(), "connections_full"),
+            // A crowd at the viewer door can't touch the publishers' descriptors, and gives way.
+            (descriptors.are_used_up_at(DoorName::Viewer), "viewer_door_full"),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, name)| is_so.then_some(name))
+        .collect();
+        let are_scarce = !states.is_empty() || reasons.contains(&"descriptors_used_up");
         Self {
             status,
             reasons,
@@ -160,7 +166,7 @@ impl Readiness {
             store_failing,
             store_slow,
             rooms_aside,
-            descriptors: is_full.then_some(descriptors),
+            descriptors: are_scarce.then_some(descriptors),
             shards_strained,
             shards_degraded,
         }
@@ -210,22 +216,34 @@ mod tests {
             connections_max,
             taken: connections,
             max: 148,
+            at_doors: [0; 3],
         };
         let judged = |descriptors| Readiness::judge(Signs { descriptors, ..Signs::default() });
         let free = judged(descriptors(19, 20));
         assert_eq!((free.status, &*free.states), ("ready", &[][..]));
         assert_eq!(judged(descriptors(10, 10)).states, ["connections_full"], "by the configuration");
         // Whatever strangers do at the viewer door leaves descriptors to the publisher door.
-        let crowded = judged(DescriptorsHeld { taken: 84, ..descriptors(0, 20) });
-        assert_eq!((crowded.status, &*crowded.states), ("ready", &["connections_full"][..]));
-        let by_visits = judged(DescriptorsHeld { taken: 100, ..descriptors(0, 20) });
-        assert_eq!(by_visits.reasons, ["descriptors_used_up"]);
-        assert_eq!(by_visits.into_answer().status(), 503);
+        let at_doors = |viewer, publisher| {
+            judged(DescriptorsHeld { at_doors: [viewer, publisher, 1], ..descriptors(0, 20) })
+        };
+        for publishers in [0, 17, 48] {
+            let crowded = at_doors(52, publishers);
+            assert_eq!((crowded.status, &*crowded.states), ("ready", &["viewer_door_full"][..]));
+        }
+        let by_publishers = at_doors(0, 68);
+        assert_eq!(by_publishers.reasons, ["descriptors_used_up"]);
+        assert_eq!(by_publishers.into_answer().status(), 503);
     }
 
     #[test]
     fn a_node_full_of_devices_is_named_and_keeps_its_publishers() {
-        let descriptors = DescriptorsHeld { connections: 20, connections_max: 20, taken: 21, max: 148 };
+        let descriptors = DescriptorsHeld {
+            connections: 20,
+            connections_max: 20,
+            taken: 21,
+            max: 148,
+            at_doors: [0, 0, 1],
+        };
         let full = Readiness::judge(Signs { descriptors, ..Signs::default() });
         assert_eq!(
             serde_json::to_value(&full).unwrap(),

@@ -19,7 +19,7 @@ const BURST: Duration = Duration::from_secs(1);
 pub(crate) struct KeyLimits {
     /// Messages of each key per second. 0: no limit.
     messages_per_second: u32,
-    /// Key -> bucket. Empty: no limit.
+    /// Key -> bucket. Empty without a limit.
     buckets: Vec<KeyBucket>,
     /// Messages past the limit are counted and pass all the same.
     pub(crate) observe_only: bool,
@@ -42,6 +42,10 @@ pub(super) struct Within {
     pub(super) others: usize,
     /// Messages past the limit. With `limits.observe_only`, all messages go on.
     pub(super) over: usize,
+}
+
+impl Within {
+    const NOTHING: Self = Self { reliable: 0, others: 0, over: 0 };
 }
 
 impl KeyLimits {
@@ -71,18 +75,23 @@ impl KeyLimits {
     /// Takes the messages of a request out of the key's limit. Reliable messages are shed last.
     pub(super) fn take(&self, key: usize, reliable: usize, others: usize, now: Instant) -> Within {
         let all = Within { reliable, others, over: 0 };
-        let Some(bucket) = self.buckets.get(key) else { return all };
+        if self.messages_per_second == 0 {
+            return all;
+        }
+        // A key that these limits do not know has no share of them: under a limit, nothing is unlimited.
+        let Some(bucket) = self.buckets.get(key) else { return self.within(all, Within::NOTHING) };
         let mut bucket = bucket.bucket.lock();
         // All at one moment, so nothing fits after the first refusal. Reliable messages come last, because
         // `take_first` gives them a second burst of their own.
         let taken = (0..others).take_while(|_| bucket.take(now)).count();
         let first = (0..reliable).take_while(|_| bucket.take_first(now)).count();
-        let over = others - taken + reliable - first;
-        if self.observe_only {
-            Within { over, ..all }
-        } else {
-            Within { reliable: first, others: taken, over }
-        }
+        self.within(all, Within { reliable: first, others: taken, over: 0 })
+    }
+
+    /// The part `taken` of `all` messages, or all of them while the node observes.
+    fn within(&self, all: Within, taken: Within) -> Within {
+        let over = all.others - taken.others + all.reliable - taken.reliable;
+        Within { over, ..if self.observe_only { all } else { taken } }
     }
 }
 
@@ -165,5 +174,14 @@ mod tests {
         assert_eq!(observed.take(0, 0, 3, now), Within { reliable: 0, others: 3, over: 3 });
         let half_a_second = now + Duration::from_millis(500);
         assert_eq!(observed.take(0, 0, 3, half_a_second).over, 2, "what was past it took no place");
+    }
+
+    #[test]
+    fn a_key_without_a_bucket_is_not_unlimited() {
+        let now = clock::now().instant;
+        let limits = KeyLimits::new(2, &keys(&[1]), now);
+        assert_eq!(limits.take(1, 1, 2, now), Within { over: 3, ..Within::NOTHING });
+        let observed = KeyLimits { observe_only: true, ..limits };
+        assert_eq!(observed.take(1, 1, 2, now), Within { reliable: 1, others: 2, over: 3 });
     }
 }

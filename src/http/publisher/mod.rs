@@ -15,7 +15,7 @@ use hyper::{HeaderMap, Method};
 
 use crate::config::Config;
 use crate::metrics::DoorName;
-use roomcast_core::limits::{DESCRIPTORS_KEPT, DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+use roomcast_core::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
 
 use super::Node;
 use super::accept::{Answer, Door, Request};
@@ -24,7 +24,7 @@ use super::problem::Problem;
 use super::request::{Query, check_head, only};
 use super::routes::{Part, Route, offset, room_name};
 
-use publish::publish;
+use publish::{Caller, publish};
 
 /// The door of streaming backends.
 #[derive(Debug)]
@@ -36,19 +36,18 @@ impl Door for PublisherDoor {
     const NAME: DoorName = DoorName::Publisher;
     const CONNECTIONS_MAX: usize = DOOR_CONNECTIONS_MAX;
     const IDLE_AGE_MAX: Option<Duration> = Some(IDLE_AGE_MAX);
-    /// Fewer than the viewer door leaves, more than the operator door: strangers may do little here.
-    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT * 3 / 8;
 
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         let node = &*self.node;
         check_head(request.version(), request.headers())?;
         // The key comes before the path: a stranger must not learn from a 404 which rooms or paths there are.
-        let key = check_caller(&node.in_force().config, request.headers())?;
+        let in_force = node.in_force();
+        let key = check_caller(&in_force.config, request.headers())?;
         match Call::of(request.method(), request.uri().path())? {
             Call::List => rooms::list(node, Query::of(request.uri())).await,
             Call::Publish(room) => {
                 let room = room_name(room)?;
-                publish(node, key, room, request).await
+                publish(node, Caller { in_force, key }, room, request).await
             }
             Call::Configure(room) => {
                 let room = room_name(room)?;

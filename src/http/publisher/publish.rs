@@ -1,6 +1,8 @@
 //! `POST /v1/rooms/{room}/messages`: checks a request whole, gives its messages to the room, and answers with
 //! a result per message.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{HeaderValue, RETRY_AFTER};
@@ -10,7 +12,7 @@ use crate::clock;
 use crate::http::accept::{Answer, Request};
 use crate::http::problem::Problem;
 use crate::http::request::{body_encoding, read_body};
-use crate::http::{JSON, Node, PROTO, answer, from_shard};
+use crate::http::{InForce, JSON, Node, PROTO, answer, from_shard};
 use crate::metrics::Metrics;
 use roomcast_core::limits;
 use roomcast_core::room::id::{Encoding, RoomName};
@@ -21,14 +23,22 @@ use roomcast_core::wire::publish;
 /// The answer to most publishes, encoded once.
 const ONE_ACCEPTED_JSON: &[u8] = br#"{"results":[{"result":"accepted"}]}"#;
 
-/// Publishes the messages of one request to `room`. Messages past the limit of `key` are shed here; the rest
-/// goes on.
+/// The caller of a request, and the configuration that has let the caller in.
+#[derive(Debug)]
+pub(super) struct Caller {
+    pub(super) in_force: Arc<InForce>,
+    /// The index of the caller's key in `in_force`. After a reload, it may be the index of another key.
+    pub(super) key: usize,
+}
+
+/// Publishes the messages of one request to `room`. Messages past the limit of the caller's key are shed here;
+/// the rest goes on.
 ///
 /// # Errors
 /// A problem means: nothing was taken, unless the code is `shard_silent`, `store_failing` or `store_busy`.
 pub(super) async fn publish(
     node: &Node,
-    key: usize,
+    caller: Caller,
     room: RoomName,
     request: Request,
 ) -> Result<Answer, Problem> {
@@ -37,8 +47,8 @@ pub(super) async fn publish(
     }
     let (parts, body) = request.into_parts();
     let encoding = body_encoding(&parts.headers)?;
-    let body = read_body(body).await?;
-    let in_force = node.in_force();
+    let body = read_body(&parts.extensions, body).await?;
+    let Caller { in_force, key } = caller;
     let types = &in_force.config.types;
     let mut messages = match encoding {
         Encoding::Json => publish::parse_json(&body, types)?,

@@ -70,7 +70,7 @@ pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> 
         return Err(Problem::draining());
     }
     let (parts, body) = request.into_parts();
-    let body = read_body(body).await?;
+    let body = read_body(&parts.extensions, body).await?;
     // A `PUT` without a body opens the room as it is, and needs no content type.
     let settings = if body.is_empty() {
         RoomSettings::default()

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::metrics::{DoorName, Refusal};
 use crate::seat::Address;
 use crate::shard::handle::{Arrival, Hello};
-use roomcast_core::limits::{DESCRIPTORS_KEPT, HALF_OPEN_MAX, HANDSHAKE_AGE_MAX};
+use roomcast_core::limits::{HALF_OPEN_MAX, HANDSHAKE_AGE_MAX};
 use roomcast_core::room::id::RoomName;
 
 use super::accept::paced::PacedStream;
@@ -206,9 +206,6 @@ impl Door for ViewerDoor {
     /// One request per connection: the 1 024 half-open places are for handshakes.
     const IDLE_AGE_MAX: Option<Duration> = None;
 
-    /// Half of the descriptors kept back serve to answer 503 when all seats are taken.
-    const DESCRIPTORS_LEFT: u64 = DESCRIPTORS_KEPT / 2;
-
     async fn answer(&self, request: Request) -> Result<Answer, Problem> {
         check_head(request.version(), request.headers())?;
         {
@@ -218,7 +215,6 @@ impl Door for ViewerDoor {
                 check_own_host(request.headers(), hosts, viewer_listen.ip())?;
             }
         }
-        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         match Route::of(request.uri().path()) {
             Some(Route::Part(room, Part::Ws)) => {
                 let room = room.to_owned();
@@ -229,7 +225,10 @@ impl Door for ViewerDoor {
                 let (head, _) = request.into_parts();
                 Ok(self.pull(&room, part, head).await)
             }
-            None if is_read && request.uri().path() == "/" => Ok(answer(StatusCode::OK, HTML, PAGE.into())),
+            None if request.uri().path() == "/" => match *request.method() {
+                Method::GET | Method::HEAD => Ok(answer(StatusCode::OK, HTML, PAGE.into())),
+                _ => Err(Problem::method_not_allowed("GET, HEAD")),
+            },
             // The publisher door's paths do not exist at this door.
             _ => Err(Problem::not_found()),
         }
