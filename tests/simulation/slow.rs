@@ -300,8 +300,8 @@ fn a_device_whose_network_gets_better_gets_everything_again() {
     assert!((10..=35).contains(&last_skip), "the last skipped message was in second {last_skip}");
 }
 
-/// The bound on the bytes in the kernel set the rate that it was made of: a fast phone on a satellite fell to 7 KB/s for
-/// good, and missed every larger batch.
+/// The bound on the bytes in the kernel set the rate that it was made of: a fast phone on a satellite fell to 7 KB/s
+/// for good, and missed every larger batch.
 #[test]
 fn a_healthy_device_far_away_is_fast_after_a_while() {
     for delay_ms in [100, 400, 700, 1_000] {
