@@ -180,7 +180,8 @@ mod tests {
         let let_in = (0..10_000).filter(|_| line.admit(loud, now).is_ok()).count();
         assert_eq!(let_in, 4000, "all but a fifth of the burst of 5 000");
         let others = (3..=203).filter(|n| line.admit(quiet(*n), now).is_ok()).count();
-        assert_eq!(others, 201);
+        // The key of the hash is drawn: an address or two may count as the loud one.
+        assert!(others >= 197, "{others} of 201");
         // The next second is anybody's again.
         let later = now + SHARES_AGE_MAX;
         assert_eq!(line.admit(loud, later), Ok(()));
