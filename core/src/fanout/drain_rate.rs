@@ -230,7 +230,7 @@ mod tests {
         for _ in 0..3 {
             rate.sample(10_000, Duration::from_millis(500));
         }
-        assert_eq!(rate.kernel_room(Duration::ZERO).queued_max(), Some(8192), "half a second's bytes");
+        assert_eq!(rate.kernel_room(Duration::ZERO).queued_max(), Some(9216), "half a second's bytes");
     }
 
     #[test]
