@@ -3,7 +3,8 @@
 //! of them once.
 //!
 //! The test command does a few rounds. `ROOMCAST_KILLS=200` and `ROOMCAST_SHUTDOWNS=100` do many, with 20
-//! rooms of 100 devices, and look at times as well. `ROOMCAST_SEED` repeats a schedule.
+//! rooms of 100 devices, and look at times as well. 200 kills take 10 minutes; behind them the first messages
+//! expire, and would count as lost. `ROOMCAST_SEED` repeats a schedule.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 #[path = "../support/loopfs.rs"]
