@@ -41,7 +41,7 @@ const CHAT_BYTES: usize = 300;
 const COUPON_BYTES: usize = 300;
 const COUPONS: usize = 20;
 const COUPON_EACH: Duration = Duration::from_millis(1700);
-/// What the kernels do between the node and a device.
+/// The work of the kernels between the node and a device.
 const KERNELS: [Kernels; 3] = [
     Kernels { name: "small buffer", receive_bytes: Some(4096), has_long_segments: false },
     Kernels { name: "tuned buffer", receive_bytes: None, has_long_segments: false },
@@ -70,7 +70,7 @@ struct Case {
     kernels: Kernels,
 }
 
-/// What the kernels do between the node and a device.
+/// The work of the kernels between the node and a device.
 #[derive(Debug, Clone, Copy)]
 struct Kernels {
     name: &'static str,

@@ -381,12 +381,7 @@ impl Writer {
         if self.health.standing(&room, request.call(), now) == Standing::Aside {
             return self.desks[desk].answer(request.failed(StoreError::Failing));
         }
-        let mut answer = self.ask_for(&request, now);
-        // A reader's error made the handle useless in between.
-        if answer.is_err() && self.store.fault() == FaultOf::EarlierCall && self.reopen_at_once(now) {
-            answer = self.ask_for(&request, now);
-        }
-        let answer = match answer {
+        let answer = match self.ask_for(&request, now) {
             Ok(answer) => {
                 self.health.room_succeeded(&room, request.call());
                 answer
@@ -403,8 +398,17 @@ impl Writer {
         self.desks[desk].answer(answer);
     }
 
-    /// The answer to a read or a removal.
+    /// The answer to a read or a removal, from a store that is opened again if need be.
     fn ask_for(&mut self, request: &StoreRequest, now: Now) -> Result<StoreAnswer, String> {
+        let answer = self.ask_once(request, now);
+        // A reader's error made the handle useless in between.
+        if answer.is_err() && self.store.fault() == FaultOf::EarlierCall && self.reopen_at_once(now) {
+            return self.ask_once(request, now);
+        }
+        answer
+    }
+
+    fn ask_once(&mut self, request: &StoreRequest, now: Now) -> Result<StoreAnswer, String> {
         let store_now = self.clock.now(now);
         match request {
             StoreRequest::Load { room, life, whole_after } => self
@@ -427,11 +431,7 @@ impl Writer {
         if self.health.standing(&room, RoomCall::Write, now) == Standing::Aside {
             return self.desks[desk].answer(request.failed(StoreError::Failing));
         }
-        let mut answer = self.ask_for(&request, now);
-        if answer.is_err() && self.store.fault() == FaultOf::EarlierCall && self.reopen_at_once(now) {
-            answer = self.ask_for(&request, now);
-        }
-        let answer = match answer {
+        let answer = match self.ask_for(&request, now) {
             Ok(answer) => {
                 // The damage went with the rows.
                 for call in [RoomCall::Write, RoomCall::Load, RoomCall::Page] {

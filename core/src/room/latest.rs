@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(told(&latest.part(one.rest.unwrap(), Seq(1), 500, true)), ["k1=1"]);
     }
 
-    /// Whatever changes between the frames, and however small they are: the member has the newest values once
+    /// Values may change between the frames, and frames may be small: the member has the newest values once
     /// no rest is left.
     #[test]
     fn with_no_rest_left_a_member_has_the_newest_value_of_each_key() {

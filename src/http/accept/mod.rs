@@ -307,15 +307,19 @@ impl Visit {
             metrics.dropped(D::NAME, Dropped::Late);
         }
         if let Err(error) = outcome {
-            if error.is_parse() {
-                // hyper has answered such a request by itself: 400, or 431 for a head that is too large.
-                metrics.answered(D::NAME, StatusCode::BAD_REQUEST);
-            }
-            // hyper's error says what failed on the connection. It never quotes the request, which may hold a
-            // key.
-            debug!(door = D::NAME.name(), %error, "a connection ended early");
+            note_failure::<D>(&error, &metrics);
         }
     }
+}
+
+/// Counts and logs a connection that failed.
+fn note_failure<D: Door>(error: &hyper::Error, metrics: &Metrics) {
+    if error.is_parse() {
+        // hyper has answered such a request by itself: 400, or 431 for a head that is too large.
+        metrics.answered(D::NAME, StatusCode::BAD_REQUEST);
+    }
+    // hyper's error says what failed on the connection. It never quotes the request, which may hold a key.
+    debug!(door = D::NAME.name(), %error, "a connection ended early");
 }
 
 /// Returns once the peer has ended a connection on which nothing came. Takes nothing from the socket.
