@@ -233,6 +233,13 @@ impl Cursors {
         self.look_at = next;
     }
 
+    /// Has a further look follow, if some member has not acknowledged everything and no look is due.
+    pub(super) fn look_again(&mut self, census: u64, now: Instant) {
+        if self.settled < census {
+            self.look_at.get_or_insert(now + CARRY_LOOK_INTERVAL);
+        }
+    }
+
     /// Takes the slots that wait for a carry. These members may be asked for again.
     pub(super) fn take_carrying(&mut self, want: CarryWant) -> Vec<u32> {
         let slots = self.carrying.remove(&want).unwrap_or_default();

@@ -501,6 +501,10 @@ impl Segment {
     /// walk over the members.
     pub fn look<S: Sink>(&mut self, sink: &S, now: Instant) {
         self.cursors.look(&self.members, self.census.members(), sink, now);
+        // The rest of the pass brings messages to members that lack nothing yet.
+        if self.pass.is_some() {
+            self.cursors.look_again(self.census.members(), now);
+        }
     }
 
     /// Takes the carry requests for the home, noted since the last call.
