@@ -1139,6 +1139,30 @@ mod tests {
         assert_eq!(notes.taken[&1].len(), 3, "who has acknowledged gets nothing again");
     }
 
+    /// The look found nobody: the one had acknowledged, and the pass had still to reach the other.
+    #[test]
+    fn a_look_in_the_middle_of_a_pass_forgets_nobody() {
+        let mut segment = segment(2);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
+        for seq in [1, 2] {
+            let reach = Reach { after: seq - 1, through: seq };
+            let level = Arc::into_inner(level(seq, now)).unwrap();
+            let _ = segment.arrive(Arc::new(Level { reach, ..level }));
+            segment.turn(1, &mut notes, now);
+            assert!(segment.acknowledge(0, seq, now));
+            if seq == 1 {
+                run(&mut segment, &mut notes, now);
+                assert!(segment.acknowledge(1, seq, now));
+            }
+        }
+        let due = segment.poll_look().unwrap();
+        segment.look(&notes, due);
+        run(&mut segment, &mut notes, due);
+        segment.check_invariants();
+        assert!(segment.poll_look().is_some());
+    }
+
     #[test]
     fn nobody_is_looked_for_where_everybody_has_acknowledged() {
         let mut segment = segment(2);
