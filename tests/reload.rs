@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use jsonwebtoken::{EncodingKey, Header, encode};
 use roomcast_core::limits::DESCRIPTORS_KEPT;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::process::Signal;
 use serde_json::json;
 use support::publisher::read_answer;
@@ -188,8 +189,10 @@ async fn a_stop_is_heard_while_a_reload_waits_for_its_file(shards: usize) {
     std::fs::remove_file(&file.0).unwrap();
     assert!(Command::new("mkfifo").arg(&file.0).status().unwrap().success());
     node.signal(Signal::HUP);
-    // A moment for the signal: the reload that comes second would meet a node that drains.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // A pipe opens for a writer that does not wait once a reader is there. A reload that comes after the stop
+    // would meet a node that drains. The open end keeps the reader waiting.
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK;
+    let _pipe = until("the reload opens its file", async || open(&file.0, flags, Mode::empty()).ok()).await;
     let answer = node.doors.ops_door().get("/healthz").await;
     assert_eq!(answer.status, 200);
     node.signal(Signal::TERM);

@@ -249,20 +249,10 @@ impl Visit {
         }
         let mut source = peer;
         if proxies.trust(peer) {
-            let named = tokio::select! {
-                biased;
-                // Boxed: few connections come through a proxy, and all of them carry this future.
-                named = Box::pin(timeout(HANDSHAKE_AGE_MAX, proxy_header(&mut stream))) => named,
-                () = pulse.gives_way() => return metrics.dropped(D::NAME, Dropped::Full),
-                () = stopped(&mut stop) => return,
-            };
-            match named {
-                Ok(Ok(named)) => source = named.unwrap_or(peer),
-                Ok(Err(error)) => {
-                    return debug!(door = D::NAME.name(), %error, "a proxy's header is broken");
-                }
-                Err(_) => return metrics.dropped(D::NAME, Dropped::Late),
-            }
+            // Boxed: few connections come through a proxy, and all of them carry this future.
+            let named = Box::pin(named_source::<D>(&mut stream, &pulse, &mut stop, &metrics)).await;
+            let Some(named) = named else { return };
+            source = named.unwrap_or(peer);
             if !proxies.trust(source) {
                 place.name(Address::of(source));
             }
@@ -310,6 +300,30 @@ impl Visit {
             note_failure::<D>(&error, &metrics);
         }
     }
+}
+
+/// The address that a proxy's header names; `Some(None)`: the header names none. `None`: the connection is over.
+async fn named_source<D: Door>(
+    stream: &mut TcpStream,
+    pulse: &Pulse,
+    stop: &mut Stop,
+    metrics: &Metrics,
+) -> Option<Option<IpAddr>> {
+    let named = tokio::select! {
+        biased;
+        named = timeout(HANDSHAKE_AGE_MAX, proxy_header(stream)) => named,
+        () = pulse.gives_way() => {
+            metrics.dropped(D::NAME, Dropped::Full);
+            return None;
+        }
+        () = stopped(stop) => return None,
+    };
+    match named {
+        Ok(Ok(named)) => return Some(named),
+        Ok(Err(error)) => debug!(door = D::NAME.name(), %error, "a proxy's header is broken"),
+        Err(_) => metrics.dropped(D::NAME, Dropped::Late),
+    }
+    None
 }
 
 /// Counts and logs a connection that failed.
