@@ -17,9 +17,9 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use roomcast::shard::directory::{self, Directory, HomeKey};
+use roomcast::shard::directory::{self, Directory};
 use roomcast::shard::lane::{self, LaneBounds, Lanes};
-use roomcast_core::room::id::RoomName;
+use roomcast_core::room::id::{NameKey, RoomName};
 
 use support::{Driven, chat, print};
 
@@ -81,7 +81,7 @@ impl fmt::Display for Rate {
 
 /// Shard -> the room's members on it, as the directory places them.
 fn placed(room: &RoomName, shards: usize) -> Vec<usize> {
-    let mut directory = Directory::new(shards, HomeKey::default(), Arc::new([room.clone()].into()));
+    let mut directory = Directory::new(shards, NameKey::default(), Arc::new([room.clone()].into()));
     let mut members = vec![0; shards];
     for _ in 0..MEMBERS {
         let shard = directory.find(room, |_| true).expect("no shard is full");
@@ -95,7 +95,7 @@ fn placed(room: &RoomName, shards: usize) -> Vec<usize> {
 fn rates(shards: usize) -> Vec<Rate> {
     let mut rooms = (0..).map(|n| RoomName::parse(&format!("room-{n}")).expect("a name"));
     let room = rooms
-        .find(|room| directory::home(room, HomeKey::default(), shards) == 0)
+        .find(|room| directory::home(room, NameKey::default(), shards) == 0)
         .expect("one has its home there");
     let stage = Stage { members: placed(&room, shards), shards, arrivals: AtomicUsize::new(0) };
     let spans: Vec<Vec<Span>> = std::thread::scope(|scope| {

@@ -4,41 +4,25 @@
 //! shard. So nothing here can lose, double or reorder a message.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::Hasher;
 use std::io;
 use std::sync::Arc;
 
-use roomcast_core::room::id::{RoomName, mix};
+use roomcast_core::room::id::{NameKey, RoomName, mix};
 use roomcast_core::room::ladder::Step;
 
-/// The key of `home()`, drawn at the start of a node. Without the key, nobody can find rooms that have their
-/// home on one and the same shard: viewers name rooms, and would fill that shard's share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct HomeKey(pub [u64; 2]);
-
-impl HomeKey {
-    /// A random key.
-    ///
-    /// # Errors
-    /// The system gives no random numbers.
-    pub fn drawn() -> io::Result<Self> {
-        let half = || getrandom::u64().map_err(io::Error::other);
-        Ok(Self([half()?, half()?]))
-    }
-
-    /// SipHash-2-4 of a room's name under the key (Aumasson and Bernstein 2012): the same in every release.
-    #[expect(deprecated, reason = "the other hashers of the standard library take no key of ours")]
-    fn hash(self, room: &RoomName) -> u64 {
-        let mut hasher = std::hash::SipHasher::new_with_keys(self.0[0], self.0[1]);
-        hasher.write(room.as_str().as_bytes());
-        hasher.finish()
-    }
+/// A random key of `home()`, for the life of a node.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn draw_home_key() -> io::Result<NameKey> {
+    let half = || getrandom::u64().map_err(io::Error::other);
+    Ok(NameKey([half()?, half()?]))
 }
 
 /// The shard that orders a room: the one with the highest score for it (rendezvous hashing, Thaler and
 /// Ravishankar 1998), so that another number of shards moves as few rooms as possible.
 #[must_use]
-pub fn home(room: &RoomName, key: HomeKey, shards: usize) -> usize {
+pub fn home(room: &RoomName, key: NameKey, shards: usize) -> usize {
     // A node with one shard has nothing to choose, and hashes no name for it.
     if shards == 1 {
         return 0;
@@ -72,7 +56,7 @@ pub struct Load {
 #[derive(Debug)]
 pub struct Directory {
     loads: Vec<Load>,
-    home_key: HomeKey,
+    home_key: NameKey,
     /// Rooms that are hot from the first device on.
     listed: Arc<BTreeSet<RoomName>>,
     hot: BTreeMap<RoomName, Hot>,
@@ -102,7 +86,7 @@ struct Hot {
 impl Directory {
     /// The directory of `shards` idle shards. `listed` rooms are hot before they are open.
     #[must_use]
-    pub fn new(shards: usize, home_key: HomeKey, listed: Arc<BTreeSet<RoomName>>) -> Self {
+    pub fn new(shards: usize, home_key: NameKey, listed: Arc<BTreeSet<RoomName>>) -> Self {
         let loads = vec![Load::default(); shards];
         Self { loads, home_key, listed, hot: BTreeMap::new(), steps: BTreeMap::new() }
     }
@@ -196,7 +180,7 @@ impl Directory {
 mod tests {
     use super::*;
 
-    const KEY: HomeKey = HomeKey([1, 2]);
+    const KEY: NameKey = NameKey([1, 2]);
 
     fn room(name: &str) -> RoomName {
         RoomName::parse(name).unwrap()
@@ -280,19 +264,10 @@ mod tests {
         assert!(aimed.len() > 900);
         let mut counts = [0; 4];
         for room in &aimed {
-            counts[home(room, HomeKey([1, 3]), 4)] += 1;
+            counts[home(room, NameKey([1, 3]), 4)] += 1;
         }
         let fair = aimed.len() / 4;
         assert!(counts.iter().all(|count| (fair * 3 / 4..fair * 5 / 4).contains(count)), "{counts:?}");
-    }
-
-    /// The two test vectors of the paper's appendix: messages of no byte and of bytes 0 to 14.
-    #[test]
-    #[expect(deprecated, reason = "the hasher of `HomeKey::hash`")]
-    fn the_hash_is_siphash_2_4() {
-        let mut hasher = std::hash::SipHasher::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
-        hasher.write(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
-        assert_eq!(hasher.finish(), 0xa129_ca61_49be_45e5);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::ask::Question;
 use super::board::Board;
-use super::directory::{Directory, HomeKey};
+use super::directory::Directory;
 use super::homes::Homes;
 use super::homes::publishers::NotConfigured;
 use super::lane::LaneBounds;
@@ -30,7 +30,7 @@ use crate::seat::{GiveWay, Seat};
 use crate::store::Store;
 use crate::store::writer::{self, StoreHandle, Wake};
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{Cursor, DeviceName, Encoding, RoomName, Seen};
+use roomcast_core::room::id::{Cursor, DeviceName, Encoding, NameKey, RoomName, Seen};
 use roomcast_core::room::ladder::{RoomStep, Step};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::RoomSettings;
@@ -111,7 +111,7 @@ struct Errand {
 #[derive(Debug, Clone)]
 pub struct Shards {
     ways_in: Arc<[Arc<WayIn>]>,
-    home_key: HomeKey,
+    home_key: NameKey,
     /// Locked for one look-up at a time, by joins, and by homes a few times a second.
     directory: Arc<Mutex<Directory>>,
     board: Arc<Board>,
@@ -130,7 +130,7 @@ impl Shards {
         let count = config.shards;
         let ways_in: Arc<[Arc<WayIn>]> = (0..count).map(|_| Arc::new(WayIn::new())).collect();
         let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(config.hot_rooms.iter().cloned().collect());
-        let home_key = HomeKey::drawn()?;
+        let home_key = directory::draw_home_key()?;
         let directory = Arc::new(Mutex::new(Directory::new(count, home_key, Arc::clone(&hot_rooms))));
         let board = Arc::new(Board::new(count, config.outbound_bytes_max));
         let shards = Self { ways_in: Arc::clone(&ways_in), home_key, directory, board };
@@ -559,7 +559,7 @@ mod tests {
 
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
-        let home_key = HomeKey::default();
+        let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(1, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new())]);
         Shards { ways_in, home_key, directory, board: Arc::new(Board::new(1, 1)) }
@@ -639,7 +639,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_shard_keeps_no_other_from_following_a_reload() {
-        let home_key = HomeKey::default();
+        let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
         let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)) };
@@ -652,7 +652,7 @@ mod tests {
     /// Another shard, which holds a few of the room's members, has its queue full of requests.
     #[tokio::test]
     async fn what_a_home_has_done_is_not_said_to_be_untaken_because_another_shard_is_busy() {
-        let home_key = HomeKey::default();
+        let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
         let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)) };

@@ -26,7 +26,6 @@ mod way_in;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use self::directory::HomeKey;
 use self::homes::Homes;
 use self::lane::Lanes;
 pub use self::plan::Plan;
@@ -34,6 +33,7 @@ use self::residents::Residents;
 use self::residents::connection::Socket;
 use crate::metrics::tally::{Holdings, Tally};
 use roomcast_core::now::Now;
+use roomcast_core::room::id::NameKey;
 
 /// Deliveries of one lane, control entries of one lane, and due rooms of a turn, each at most; so that no
 /// source starves another.
@@ -47,7 +47,7 @@ type Table<K, V> = HashMap<K, V, ahash::RandomState>;
 
 /// A table whose seeds nobody outside knows: viewers name rooms, and names that fall into one place of the
 /// table would make each look-up a walk.
-fn table<K, V>(key: HomeKey) -> Table<K, V> {
+fn table<K, V>(key: NameKey) -> Table<K, V> {
     HashMap::with_hasher(ahash::RandomState::with_seeds(key.0[0], key.0[1], 3, 4))
 }
 

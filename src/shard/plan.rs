@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::directory::{self, HomeKey};
+use super::directory;
 use super::homes::heat::HeatRules;
 use crate::auth::DeviceKeys;
 use roomcast_core::limits::{DEVICE_ROOMS_MAX, HOT_MEMBERS, PASS_TURN_MEMBERS, ROOMS_MAX};
-use roomcast_core::room::id::RoomName;
+use roomcast_core::room::id::{NameKey, RoomName};
 use roomcast_core::room::pace::RoomRules;
 
 /// The plan of a shard. Homes and residents keep a copy each.
@@ -27,7 +27,7 @@ pub struct Plan {
     /// Seed of the runs' numbers; a new one for each start of a node.
     pub run_seed: u64,
     /// The key of `home()`, the same on all shards of a node.
-    pub home_key: HomeKey,
+    pub home_key: NameKey,
     /// Rooms the shard may hold; past that, joins and publishes to new rooms are refused.
     pub rooms_max: usize,
     /// Rooms of the shard that only devices have opened; past that, joins to new rooms are refused. The rest of
@@ -57,7 +57,7 @@ impl Plan {
             device_keys: DeviceKeys::default(),
             heartbeat,
             run_seed,
-            home_key: HomeKey::default(),
+            home_key: NameKey::default(),
             rooms_max: ROOMS_MAX.div_ceil(shards),
             device_rooms_max: DEVICE_ROOMS_MAX.div_ceil(shards),
             turn_members: PASS_TURN_MEMBERS,

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use roomcast::shard::directory::{self, HomeKey};
+use roomcast::shard::directory;
 use roomcast_core::limits::SEGMENT_QUEUED_MAX;
-use roomcast_core::room::id::Cursor;
+use roomcast_core::room::id::{Cursor, NameKey};
 use roomcast_core::room::message::{Published, Verdict};
 use roomcast_core::room::{Ask, Told as Answer};
 use roomcast_core::wire::publish;
@@ -123,7 +123,7 @@ impl World {
     }
 
     fn send(&mut self, room: &str, marks: Vec<Mark>) {
-        let home = directory::home(&name(room), HomeKey::default(), self.shards.len());
+        let home = directory::home(&name(room), NameKey::default(), self.shards.len());
         let passing = self.shards[home].residents.is_passing(&name(room));
         let urgent = marks.iter().any(|mark| mark.type_name == "alert");
         self.coverage.count("urgent flush during a pass", u64::from(urgent && passing));
@@ -202,7 +202,7 @@ impl World {
     }
 
     pub(crate) fn ask(&mut self, room: &str, asked: Asked, ask: Ask) {
-        let home = directory::home(&name(room), HomeKey::default(), self.shards.len());
+        let home = directory::home(&name(room), NameKey::default(), self.shards.len());
         self.ticket += 1;
         self.say(format!("ask {}: {}", self.ticket, asked.summary()));
         self.asked.insert(self.ticket, asked);
@@ -212,7 +212,7 @@ impl World {
     }
 
     fn seq_of(&self, room: &str) -> u64 {
-        let home = directory::home(&name(room), HomeKey::default(), self.shards.len());
+        let home = directory::home(&name(room), NameKey::default(), self.shards.len());
         self.shards[home].homes.describe(&name(room), self.now.instant).map_or(0, |view| view.head.seq)
     }
 

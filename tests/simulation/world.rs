@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use roomcast::metrics::tally::Tally;
 use roomcast::seat::Seats;
-use roomcast::shard::directory::{Directory, HomeKey};
+use roomcast::shard::directory::Directory;
 use roomcast::shard::homes::heat::HeatRules;
 use roomcast::shard::lane::{LaneBounds, mesh};
 use roomcast::shard::{Plan, Shard, directory};
@@ -18,7 +18,7 @@ use roomcast::store::reads::ReaderByHand;
 use roomcast::store::writer::{Next, Wake, Writer};
 use roomcast::store::{Asked as AskedOfStore, StoreAnswer, StoreError, StoreRequest};
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{RoomName, TypeName, mix};
+use roomcast_core::room::id::{NameKey, RoomName, TypeName, mix};
 use roomcast_core::room::message::Class;
 use roomcast_core::room::pace::RoomRules;
 use roomcast_core::room::policy::{Merge, Priority, TypePolicy, Types};
@@ -451,7 +451,7 @@ pub(crate) fn name(room: &str) -> RoomName {
 }
 
 pub(crate) fn home(room: &str, shards: usize) -> usize {
-    directory::home(&name(room), HomeKey::default(), shards)
+    directory::home(&name(room), NameKey::default(), shards)
 }
 
 pub(crate) fn types() -> Types {

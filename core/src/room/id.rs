@@ -2,6 +2,7 @@
 //! check of an alphabet and a length.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use crate::limits::{
@@ -159,6 +160,22 @@ pub fn mix(mut bits: u64) -> u64 {
     bits ^ (bits >> 31)
 }
 
+/// The key of a hash of room names. Without the key, nobody can find rooms that fall into one and the same share:
+/// viewers name rooms, and would fill that share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NameKey(pub [u64; 2]);
+
+impl NameKey {
+    /// SipHash-2-4 of a room's name under the key (Aumasson and Bernstein 2012): the same in every release.
+    #[expect(deprecated, reason = "the other hashers of the standard library take no key of ours")]
+    #[must_use]
+    pub fn hash(self, room: &RoomName) -> u64 {
+        let mut hasher = std::hash::SipHasher::new_with_keys(self.0[0], self.0[1]);
+        hasher.write(room.as_str().as_bytes());
+        hasher.finish()
+    }
+}
+
 /// The newest batch seen by a device, `RUN:SEQ`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
@@ -267,5 +284,14 @@ mod tests {
             assert!(Cursor::parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(Seen::parse("00000000000000ff:0").unwrap().run.to_string(), "00000000000000ff");
+    }
+
+    /// The two test vectors of the paper's appendix: messages of no byte and of bytes 0 to 14.
+    #[test]
+    #[expect(deprecated, reason = "the hasher of `NameKey::hash`")]
+    fn the_hash_is_siphash_2_4() {
+        let mut hasher = std::hash::SipHasher::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
+        hasher.write(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+        assert_eq!(hasher.finish(), 0xa129_ca61_49be_45e5);
     }
 }

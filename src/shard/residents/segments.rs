@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::shard::directory::HomeKey;
 use crate::shard::{Table, table};
 use roomcast_core::fanout::segment::Segment;
-use roomcast_core::room::id::{RoomName, Run, Seq};
+use roomcast_core::room::id::{NameKey, RoomName, Run, Seq};
 use roomcast_core::room::pace::RoomRules;
 use roomcast_core::room::{Counts, WriteCost};
 
@@ -94,7 +93,7 @@ impl Placed {
 }
 
 impl Segments {
-    pub(super) fn new(key: HomeKey) -> Self {
+    pub(super) fn new(key: NameKey) -> Self {
         Self { all: Slab::new(), key_of: table(key), active: VecDeque::new(), looks: BTreeSet::new() }
     }
 
