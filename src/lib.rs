@@ -34,6 +34,7 @@
 
 pub mod auth;
 pub mod clock;
+pub(crate) mod cluster;
 pub mod config;
 mod http;
 pub mod metrics;

@@ -7,6 +7,7 @@
 //!
 //! - [`room`]: the order of one room, and everything that follows from the order.
 //! - [`wire`]: frames to devices, frames from devices, publish requests, and the close table.
+//! - [`cluster`]: slots and their homes, for many nodes.
 //! - [`fanout`]: the members of a room on one shard, the pass over them, and their outboxes.
 //! - [`limits`]: every bound, with the reaction past it.
 //! - [`proto`]: the schema of `proto/room.proto`.
@@ -14,6 +15,7 @@
 #[macro_use]
 mod named;
 
+pub mod cluster;
 pub mod fanout;
 pub mod limits;
 pub mod now;

@@ -10,6 +10,11 @@ use std::time::Duration;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// Words of a shard to other nodes on their way to the cluster's thread, and as many back. Above: a batch lapses,
+/// and other words wait on the side that sends them.
+pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
+/// Calls of the doors to other nodes that wait for the cluster's thread. Above: 503 `inbox_full`.
+pub const NODE_CALLS_MAX: usize = 1024;
 /// Longest room name, in bytes. Above: 400, at the handshake as well.
 pub const ROOM_NAME_BYTES_MAX: usize = 128;
 /// Longest type name, in bytes. Above: 400.

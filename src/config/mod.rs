@@ -8,6 +8,7 @@
 //! Nothing in this module prints or binds a port. Only [`environment`] reads the process's environment.
 
 pub mod args;
+pub mod cluster;
 pub mod flush;
 mod lines;
 mod mistake;
@@ -41,6 +42,8 @@ const OUR_PREFIX: &str = "ROOMCAST_";
 /// The checked configuration of a node. `Debug` shows no key and no secret.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// `cluster.*`: the place in a cluster. `None`: the node is alone, with a store of its own.
+    pub cluster: Option<cluster::ClusterConfig>,
     /// `viewer.listen`: the address of the door for devices.
     pub viewer_listen: SocketAddr,
     /// `publisher.listen`: the address of the door for publishers.

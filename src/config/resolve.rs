@@ -76,6 +76,7 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
         connections: Some(resolver.whole("limits.connections", 0..=CONNECTIONS_MOST, "connections"))
             .filter(|connections| *connections > 0),
         drain_notice: Duration::ZERO,
+        cluster: None,
     };
     let drain_notice = resolver.drain_notice(&config);
     let config = Config { drain_notice, ..config };

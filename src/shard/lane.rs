@@ -72,6 +72,8 @@ pub(super) enum HomeSaid {
     },
     /// The room was closed.
     Closed,
+    /// Another home orders the room from now on, or will: members join again, on the same connection.
+    Moved,
 }
 
 /// The answer to a join.
@@ -79,6 +81,8 @@ pub(super) enum HomeSaid {
 pub(super) struct Welcome {
     /// The member holds everything up to this batch.
     pub(super) seq: Seq,
+    /// The shard of the connection on its node.
+    pub(super) shard: u16,
     /// The connection, as the join named it.
     pub(super) connection: u64,
     /// Number of the join.
@@ -100,6 +104,8 @@ pub(super) struct Welcome {
 /// The answer to a join the home refuses.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct JoinRefused {
+    /// The shard of the connection on its node.
+    pub(super) shard: u16,
     /// The connection, as the join named it.
     pub(super) connection: u64,
     /// Number of the join.

@@ -9,6 +9,7 @@
 //! [`Shard::turn`] while the shard is busy, and sleeps until [`Shard::poll_deadline`] otherwise.
 
 pub mod board;
+mod branches;
 pub mod directory;
 pub mod handle;
 pub mod homes;
@@ -20,8 +21,10 @@ mod inbox;
 mod ladder;
 mod plan;
 mod run;
+pub(crate) mod slots;
 mod socket;
 mod way_in;
+pub(crate) mod ways;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

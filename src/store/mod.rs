@@ -21,6 +21,7 @@
 pub mod aside;
 mod desk;
 pub mod health;
+pub mod jetstream;
 pub mod memory;
 pub mod port;
 pub mod reads;

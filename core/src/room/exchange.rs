@@ -219,6 +219,8 @@ impl AddAssign for Counts {
 /// A connection's wish to become a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Join {
+    /// The index of the connection's shard on its node, repeated in the answer.
+    pub shard: u16,
     /// The number of the connection on its shard, repeated in the answer.
     pub connection: u64,
     /// The number of the join among the connection's joins, repeated in the answer.

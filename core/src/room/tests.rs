@@ -40,8 +40,15 @@ impl Bench {
     fn with_members(members: u64) -> Self {
         let mut bench = Self::new();
         for connection in 0..members {
-            let join =
-                Join { connection, join: 1, encoding: Encoding::Json, seen: None, cursor: None, device: 0 };
+            let join = Join {
+                shard: 0,
+                connection,
+                join: 1,
+                encoding: Encoding::Json,
+                seen: None,
+                cursor: None,
+                device: 0,
+            };
             bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Join(join) });
         }
         bench

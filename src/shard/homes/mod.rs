@@ -237,7 +237,8 @@ impl Homes {
         match opened {
             Ok(key) => self.tell_room(key, Input::Segment { shard, said: SegmentSaid::Join(join) }, now),
             Err(code) => {
-                let refused = JoinRefused { connection: join.connection, join: join.join, code };
+                let refused =
+                    JoinRefused { shard: join.shard, connection: join.connection, join: join.join, code };
                 // A refusal answers a join, which knows no run of the room.
                 let said = HomeSaid::Refused(refused);
                 self.lanes.send(shard, Delivery { room: room.clone(), run: Run(0), said });

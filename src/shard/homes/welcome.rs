@@ -159,6 +159,7 @@ impl Homes {
         });
         let welcome = Welcome {
             seq,
+            shard: join.shard,
             connection: join.connection,
             join: join.join,
             encoding: join.encoding,

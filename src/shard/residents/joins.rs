@@ -58,7 +58,8 @@ impl<S: Socket> Residents<S> {
         connection.places.push(RoomPlace { segment, slot: None, join });
         let encoding = connection.encoding;
         let device = connection.device;
-        let said = SegmentSaid::Join(Join { connection: key, join, encoding, seen, cursor, device });
+        let shard = u16::try_from(self.plan.index).expect("at most SHARDS_MAX shards");
+        let said = SegmentSaid::Join(Join { shard, connection: key, join, encoding, seen, cursor, device });
         self.lanes.tell(home, Control { room: room.clone(), run: None, said });
     }
 
@@ -75,7 +76,8 @@ impl<S: Socket> Residents<S> {
     /// Takes the welcome to a join: the connection is a member from here on, unless it left or ended
     /// meanwhile.
     pub(super) fn take_welcome(&mut self, room: &RoomName, run: Run, welcome: &Welcome, now: Now) {
-        let Welcome { seq, connection: key, join, encoding, epoch, place, latest, frame, pieces } = welcome;
+        let Welcome { seq, connection: key, join, encoding, epoch, place, latest, frame, pieces, .. } =
+            welcome;
         self.end_former_life(room, now);
         let segment = self.settle_join(room);
         let Some(Joining { index, at }) = self.joining(*key, segment, *join) else {
@@ -149,7 +151,7 @@ impl<S: Socket> Residents<S> {
 
     /// Takes the refusal of a join.
     pub(super) fn take_refusal(&mut self, room: &RoomName, refused: JoinRefused, now: Now) {
-        let JoinRefused { connection: key, join, code } = refused;
+        let JoinRefused { connection: key, join, code, .. } = refused;
         let segment = self.settle_join(room);
         if let Some(Joining { index, at }) = self.joining(key, segment, join) {
             self.connections[index].places.remove(at);

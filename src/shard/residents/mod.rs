@@ -197,6 +197,7 @@ impl<S: Socket> Residents<S> {
             (HomeSaid::StreamChanged, Some(key)) => {
                 self.close_members(key, CloseReason::StreamChanged, now);
             }
+            (HomeSaid::Moved, Some(_)) => {}
             (HomeSaid::Closed, Some(key)) => {
                 self.segments[key].closing = true;
                 self.finish_closing(key, now);

@@ -116,7 +116,8 @@ impl Bench {
 }
 
 fn join(connection: u64, cursor: Option<Cursor>) -> Input {
-    let join = Join { connection, join: 1, encoding: Encoding::Json, seen: None, cursor, device: 0 };
+    let join =
+        Join { shard: 0, connection, join: 1, encoding: Encoding::Json, seen: None, cursor, device: 0 };
     Input::Segment { shard: 0, said: SegmentSaid::Join(join) }
 }
 
@@ -128,7 +129,8 @@ fn left(bench: &Bench, acked: u64) -> Input {
 
 /// A connection of a device with a name comes.
 fn named(device: u64, cursor: Option<Cursor>) -> Input {
-    let join = Join { connection: 1, join: 1, encoding: Encoding::Json, seen: None, cursor, device };
+    let join =
+        Join { shard: 0, connection: 1, join: 1, encoding: Encoding::Json, seen: None, cursor, device };
     Input::Segment { shard: 0, said: SegmentSaid::Join(join) }
 }
 

@@ -1,0 +1,91 @@
+//! The ways between a shard and the cluster's thread: bounded FIFOs that are never awaited, as the lanes
+//! between shards.
+//!
+//! A home speaks to the branches of its rooms on other nodes, and a branch to its home, in the words of a
+//! segment and its home on one node.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+
+use super::lane::{Control, Delivery};
+use roomcast_core::cluster::NodeKey;
+use roomcast_core::limits::NODE_WAY_ENTRIES_MAX;
+use roomcast_core::room::id::{RoomName, Run, Seq};
+
+/// Words of a room between two nodes.
+#[derive(Debug)]
+pub(crate) enum NodeWord {
+    /// A branch speaks to the home of its room.
+    ToHome(Control),
+    /// A home speaks to a branch of its room.
+    ToBranch(Delivery),
+}
+
+/// A word of a shard to another node.
+#[derive(Debug)]
+pub(crate) struct ToNode {
+    pub(crate) node: NodeKey,
+    pub(crate) word: NodeWord,
+}
+
+/// A word of the cluster's thread to a shard. The shard is the one that orders the room, or has its branch.
+#[derive(Debug)]
+pub(crate) enum FromNode {
+    /// A word of a shard of another node.
+    Word {
+        /// The other node.
+        node: NodeKey,
+        /// The word.
+        word: NodeWord,
+    },
+    /// The link to the node begins anew, or has ended. Words on their way are lost in both directions: homes
+    /// lose the node's members, and branches with their home there join again. Said to every shard.
+    Reset {
+        /// The other node.
+        node: NodeKey,
+    },
+    /// A batch was left out of the link, and the branch will hear of a gap: the home awaits nothing for it.
+    Lapsed {
+        /// The other node.
+        node: NodeKey,
+        /// The room of the batch.
+        room: RoomName,
+        /// The life of the room.
+        run: Run,
+        /// The batch.
+        seq: Seq,
+    },
+}
+
+/// The queues between a shard and the cluster's thread.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// To the cluster's thread.
+    pub(crate) out: ArrayQueue<ToNode>,
+    /// From the cluster's thread.
+    pub(crate) back: ArrayQueue<FromNode>,
+}
+
+impl Way {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            out: ArrayQueue::new(NODE_WAY_ENTRIES_MAX),
+            back: ArrayQueue::new(NODE_WAY_ENTRIES_MAX),
+        })
+    }
+}
+
+/// A shard's end of the way, and what wakes the cluster's thread.
+#[derive(Clone)]
+pub(crate) struct WayOut {
+    pub(crate) way: Arc<Way>,
+    pub(crate) wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for WayOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WayOut").field("way", &self.way).finish_non_exhaustive()
+    }
+}
