@@ -62,12 +62,22 @@ impl Node {
 
     /// Starts a node likewise whose viewer door listens on this address.
     pub(crate) fn start_on(viewer: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_pinned(viewer, core("BENCH_SERVER_CORE").as_deref(), arguments, variables)
+    }
+
+    /// Starts a node likewise on this core; `None`: on any.
+    pub(crate) fn start_pinned(
+        viewer: &str,
+        core: Option<&str>,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let program = env!("CARGO_BIN_EXE_roomcast");
-        let mut command = core("BENCH_SERVER_CORE").map_or_else(
+        let mut command = core.map_or_else(
             || Command::new(program),
             |core| {
                 let mut pinned = Command::new("taskset");
-                pinned.args(["-c", &core, program]);
+                pinned.args(["-c", core, program]);
                 pinned
             },
         );
