@@ -43,10 +43,11 @@ pub(super) struct Replay {
     pub(super) out_of_term: u64,
 }
 
-impl Default for Replay {
-    fn default() -> Self {
+impl Replay {
+    /// Nothing read yet. `payload_bytes_max` bounds the payloads in memory.
+    pub(super) fn new(payload_bytes_max: usize) -> Self {
         Self {
-            image: Image::default(),
+            image: Image::new(payload_bytes_max),
             highest: Term::default(),
             next: 1,
             own: 0,
@@ -54,9 +55,7 @@ impl Default for Replay {
             out_of_term: 0,
         }
     }
-}
 
-impl Replay {
     /// Takes the next entry of the log.
     pub(super) fn take(&mut self, slot: Slot, entry: &LogEntry, own: &Claimant) {
         if entry.sequence < self.next {

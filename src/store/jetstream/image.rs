@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use roomcast_core::limits::{LOG_HEADS_MAX, LOG_PAYLOADS_BYTES_MAX, TTL_MAX};
+use roomcast_core::limits::{LOG_HEADS_MAX, TTL_MAX};
 use roomcast_core::now::millis;
 use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::{Message, Payload};
@@ -26,7 +26,7 @@ use crate::store::{Page, Stored};
 const KEPT_ROW_BYTES: usize = 256;
 
 /// The streams of a slot's rooms.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Image {
     rooms: BTreeMap<RoomName, Stream>,
     /// (store ms, offset, room): the time at which a row is due to go. With offset 0: the room is due to be
@@ -40,6 +40,7 @@ pub(super) struct Image {
     payloads: VecDeque<KeptPayload>,
     /// Invariant: the sum of `bytes` over `payloads`.
     payload_bytes: usize,
+    payload_bytes_max: usize,
 }
 
 #[derive(Debug)]
@@ -93,6 +94,25 @@ pub(super) struct Fetched {
 pub(super) type Wanted = BTreeMap<u64, usize>;
 
 impl Image {
+    /// An empty image. `payload_bytes_max` bounds the payloads in memory.
+    pub(super) fn new(payload_bytes_max: usize) -> Self {
+        Self {
+            rooms: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            heads_due: BTreeSet::new(),
+            bytes: 0,
+            payloads: VecDeque::new(),
+            payload_bytes: 0,
+            payload_bytes_max,
+        }
+    }
+
+    /// Changes the bound of the payloads in memory.
+    pub(super) fn bound_payloads(&mut self, bytes_max: usize) {
+        self.payload_bytes_max = bytes_max;
+        self.drop_payloads();
+    }
+
     /// Takes the content of a record in the order of the log.
     pub(super) fn take(&mut self, content: Content, place: RecordPlace) {
         match content {
@@ -133,7 +153,7 @@ impl Image {
 
     /// Drops the oldest payloads past the bound.
     fn drop_payloads(&mut self) {
-        while self.payload_bytes > LOG_PAYLOADS_BYTES_MAX {
+        while self.payload_bytes > self.payload_bytes_max {
             let Some(kept) = self.payloads.pop_front() else { return };
             self.payload_bytes -= kept.bytes;
             let rows = self.rooms.get_mut(&kept.room).map(|stream| &mut stream.rows);
@@ -318,7 +338,7 @@ impl Image {
         let rows =
             || self.rooms.iter().flat_map(|(room, stream)| stream.rows.values().map(move |row| (room, row)));
         assert_eq!(self.bytes, rows().map(|(_, row)| row.stored).sum::<u64>());
-        assert!(self.payload_bytes <= LOG_PAYLOADS_BYTES_MAX);
+        assert!(self.payload_bytes <= self.payload_bytes_max);
         assert_eq!(self.payload_bytes, self.payloads.iter().map(|kept| kept.bytes).sum::<usize>());
         for (room, row) in rows() {
             let key = (row.marks.delete_at_ms(&row.message), row.message.offset, room.clone());

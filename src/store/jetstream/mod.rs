@@ -8,3 +8,6 @@ mod ops;
 pub mod orders;
 mod record;
 mod slot;
+
+#[cfg(test)]
+mod tests;
