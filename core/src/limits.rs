@@ -546,6 +546,33 @@ pub const STORE_QUARANTINE_ROWS_MAX: u64 = 256;
 /// Bytes of the store's file in memory, as pages. Above: the least used go.
 pub const STORE_CACHE_BYTES_MAX: usize = 64 * MIB;
 
+/// NATS servers in the configuration. Above: a mistake.
+pub const NATS_SERVERS_MAX: usize = 16;
+/// Letters of `cluster.name`. Above: a mistake.
+pub const CLUSTER_NAME_MAX: usize = 32;
+/// Letters of `cluster.node`. Above: a mistake; a longer host name is cut.
+pub const NODE_NAME_MAX: usize = 64;
+/// Letters of `cluster.region`. Above: a mistake.
+pub const REGION_MAX: usize = 32;
+/// Letters of `cluster.viewer_url`. Above: a mistake.
+pub const VIEWER_URL_MAX: usize = 256;
+/// Copies of a stream, the most that JetStream makes. Above: a mistake.
+pub const REPLICAS_MAX: usize = 5;
+/// Time in which a node finds a NATS server at its start. Later: it does not start, and says why.
+pub const NATS_START_AGE_MAX: Duration = Duration::from_secs(10);
+/// Time of one try to connect to one NATS server. Later: the next server is tried.
+pub const NATS_CONNECT_AGE_MAX: Duration = Duration::from_secs(2);
+/// Pause between two tries to connect to all NATS servers.
+pub const NATS_CONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// Interval of pings to the NATS server. Two without an answer: the client goes to another server.
+pub const NATS_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes of a file of credentials. Above: the node does not start.
+pub const NATS_CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
+/// Shortest silence after which a node may count as dead: two heartbeats. Below: a mistake.
+pub const DEAD_AFTER_LEAST: Duration = Duration::from_secs(1);
+/// Longest silence after which a node counts as dead. Above: a mistake.
+pub const DEAD_AFTER_MOST: Duration = Duration::from_secs(60);
+
 const _: () = {
     assert!(BATCH_MESSAGES_MAX <= GATHERED_MESSAGES_MAX, "a batch is no larger than a room may gather");
     assert!(BATCH_BYTES_MAX <= GATHERED_BYTES_MAX);
