@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,8 +21,8 @@ use tokio::time::{sleep, timeout};
 
 use roomcast_core::cluster::Slot;
 use roomcast_core::limits::{
-    LOG_OP_AGE_MAX, LOG_READ_BYTES_MAX, LOG_READ_MESSAGES_MAX, LOG_READ_PAUSE, LOG_READ_SILENCE_MAX,
-    LOG_READ_STALLS_MAX, LOG_READS_MAX, LOG_STREAMS,
+    LOG_APPEND_PATIENCE, LOG_OP_AGE_MAX, LOG_READ_BYTES_MAX, LOG_READ_MESSAGES_MAX, LOG_READ_PAUSE,
+    LOG_READ_SILENCE_MAX, LOG_READ_STALLS_MAX, LOG_READS_MAX, LOG_STREAMS,
 };
 
 use super::ops::{LogEntry, LogHeard, LogOp, LogOpKind, OpId};
@@ -124,6 +125,15 @@ impl LogClient {
     pub(super) async fn perform(self, op: LogOp, to: Sender<HeardOp>) {
         let LogOp { id, slot, kind } = op;
         let heard = Hearer { slot, id, to };
+        // Queued before a lost connection, operations of the whole outage would be sent at its end.
+        let connected = timeout(LOG_APPEND_PATIENCE, async {
+            while self.client.connection_state() != State::Connected {
+                sleep(LOG_READ_PAUSE).await;
+            }
+        });
+        if connected.await.is_err() {
+            return heard.tell(LogHeard::Unknown("no NATS server is connected".to_owned())).await;
+        }
         let outcome = match kind {
             LogOpKind::Read { from, through } => self.read(slot, from, through, &heard).await,
             kind => timeout(LOG_OP_AGE_MAX, self.ask(slot, kind))
