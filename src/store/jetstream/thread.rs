@@ -263,15 +263,12 @@ impl LogShell {
     }
 
     fn take_requests(&mut self, now: Now) -> bool {
-        let Self { desks, machines, guard, health, slot_key, .. } = self;
-        let unproven = guard.unproven();
-        if let Some(why) = &unproven {
-            health.failed(why, now);
-        }
+        let Self { desks, machines, guard, slot_key, .. } = self;
+        let is_unproven = guard.unproven().is_some();
         desks.take(|desks, desk, request| {
             let slot = Slot::of(request.room(), *slot_key);
             let refused = match &request {
-                StoreRequest::Append(_) if unproven.is_some() => Some(StoreError::Failing),
+                StoreRequest::Append(_) if is_unproven => Some(StoreError::Failing),
                 StoreRequest::Append(_) if guard.is_full(slot) => Some(StoreError::Full),
                 _ => None,
             };
@@ -330,9 +327,10 @@ impl LogShell {
             out_of_term += machine.out_of_term();
         }
         self.health.holds(holdings, self.holds.tally(out_of_term));
-        if let Some(why) = self.holds.late(now.instant) {
+        let trouble = self.guard.unproven().or_else(|| self.holds.late(now.instant));
+        if let Some(why) = trouble {
             self.health.failed(&why, now);
-        } else if self.holds.are_well() && self.guard.unproven().is_none() {
+        } else if self.holds.are_well() {
             self.health.healed(now);
         }
     }
