@@ -42,7 +42,7 @@ use crate::store::writer::{self, StoreHandle, Wake};
 use roomcast_core::cluster::{SLOTS, Slot, Term};
 use roomcast_core::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, LOG_CLAIM_AGE_MAX, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
+    LISTEN_BACKLOG, LOG_HOLD_AGE_MAX, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
 };
 use roomcast_core::now::millis;
 
@@ -293,7 +293,7 @@ fn start_store(
     Ok(writer::start(store, wakes)?)
 }
 
-/// Claims all slots once. Waits until they are held, or for [`LOG_CLAIM_AGE_MAX`]: then
+/// Claims all slots once. Waits until they are held, or for [`LOG_HOLD_AGE_MAX`]: then
 /// `/readyz` says what is missing.
 fn hold_all_slots(doors: &Runtime, log: LogWay) {
     let (held, all_held) = mpsc::sync_channel(1);
@@ -320,7 +320,7 @@ fn hold_all_slots(doors: &Runtime, log: LogWay) {
             log.news_came().await;
         }
     });
-    if all_held.recv_timeout(LOG_CLAIM_AGE_MAX).is_ok() {
+    if all_held.recv_timeout(LOG_HOLD_AGE_MAX).is_ok() {
         info!(slots = SLOTS, "all slots are held");
     } else {
         warn!("not all slots are held yet: reliable messages of the others are refused");

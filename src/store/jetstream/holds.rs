@@ -11,14 +11,14 @@ use crate::store::health::LogTally;
 /// The standing of every slot at this node.
 #[derive(Debug)]
 pub(super) struct Holds {
-    slots: [Hold; SLOTS],
+    slots: [SlotHold; SLOTS],
     tally: LogTally,
     /// The time of the last order.
     ordered_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Hold {
+struct SlotHold {
     standing: HoldStanding,
     /// True: the last operation failed, or its answer was lost.
     is_troubled: bool,
@@ -34,7 +34,7 @@ enum HoldStanding {
 
 impl Holds {
     pub(super) fn new(now: Instant) -> Self {
-        Self { slots: [Hold::default(); SLOTS], tally: LogTally::default(), ordered_at: now }
+        Self { slots: [SlotHold::default(); SLOTS], tally: LogTally::default(), ordered_at: now }
     }
 
     pub(super) fn ordered(&mut self, order: &LogOrder, now: Instant) {
@@ -44,7 +44,7 @@ impl Holds {
                 self.ordered_at = now;
                 hold.standing = HoldStanding::Claiming;
             }
-            LogOrder::Release { .. } => *hold = Hold::default(),
+            LogOrder::Release { .. } => *hold = SlotHold::default(),
             LogOrder::Renew { .. } => {}
         }
     }
@@ -61,7 +61,7 @@ impl Holds {
             }
             LogNews::Fenced { .. } => {
                 self.tally.fenced += 1;
-                *hold = Hold::default();
+                *hold = SlotHold::default();
             }
             LogNews::Proven { .. } => hold.is_troubled = false,
         }

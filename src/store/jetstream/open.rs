@@ -38,7 +38,7 @@ pub enum LogStartError {
 }
 
 /// An open log.
-pub(super) struct Opened {
+pub(super) struct OpenLog {
     pub(super) login: Login,
     pub(super) client: Client,
     pub(super) jetstream: Context,
@@ -50,7 +50,7 @@ pub(super) struct Opened {
 }
 
 /// Opens the log of a cluster.
-pub(super) async fn open(config: &ClusterConfig) -> Result<Opened, LogStartError> {
+pub(super) async fn open(config: &ClusterConfig) -> Result<OpenLog, LogStartError> {
     let login = Login::of(config);
     let reconnected = Arc::new(Notify::new());
     let connected = Arc::clone(&reconnected);
@@ -73,7 +73,7 @@ pub(super) async fn open(config: &ClusterConfig) -> Result<Opened, LogStartError
     };
     let cluster = format!("{:016x}", streams.identity.cluster);
     info!(servers = ?streams.servers, cluster, "the log is open");
-    Ok(Opened { login, client, jetstream, streams: Arc::new(streams), proven, reconnected })
+    Ok(OpenLog { login, client, jetstream, streams: Arc::new(streams), proven, reconnected })
 }
 
 /// The streams, with tries for `LOG_START_AGE_MAX`: servers that have just started elect their leaders first.

@@ -29,7 +29,7 @@ use super::desks::Desks;
 use super::guard::Guard;
 use super::holds::Holds;
 use super::log::{HeardOp, LogClient};
-use super::open::{LogStartError, Opened, open};
+use super::open::{LogStartError, OpenLog, open};
 use super::ops::{LogHeard, LogOp, LogOpKind, OpId};
 use super::slot::{Claimant, SlotLog};
 use super::way::{LogWay, WayToCluster};
@@ -157,7 +157,7 @@ struct CommitUnderWay {
 impl LogShell {
     fn new(
         name: &str,
-        opened: &Opened,
+        opened: &OpenLog,
         own: Claimant,
         wakes: Vec<Wake>,
         wake: &Arc<Notify>,
@@ -193,8 +193,8 @@ impl LogShell {
     }
 
     /// Starts the tasks that watch the servers.
-    fn watch(&self, opened: Opened, name: String) {
-        let Opened { login, jetstream, streams, proven, reconnected, .. } = opened;
+    fn watch(&self, opened: OpenLog, name: String) {
+        let OpenLog { login, jetstream, streams, proven, reconnected, .. } = opened;
         tokio::spawn(Arc::clone(&self.guard).keep_measuring(jetstream, name, Arc::clone(&streams)));
         if let Some(proven) = proven {
             tokio::spawn(Arc::clone(&self.guard).keep_proving(login, streams, reconnected, proven));
