@@ -25,6 +25,7 @@
 //! - [`config`]: four layers of configuration, checked as a whole.
 //! - `http`: the three doors, from accept to upgrade.
 //! - [`metrics`]: each metric, defined once.
+//! - `nats`: the login to NATS.
 //! - [`seat`]: the node's places for connections.
 //! - [`server`]: assembles the parts, and owns the order of their stop.
 //! - [`shard`]: one thread that owns rooms, segments and connections; the lanes between shards; the bounded
@@ -38,6 +39,7 @@ pub(crate) mod cluster;
 pub mod config;
 mod http;
 pub mod metrics;
+mod nats;
 pub mod seat;
 pub mod server;
 pub mod shard;

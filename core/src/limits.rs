@@ -546,6 +546,80 @@ pub const STORE_QUARANTINE_ROWS_MAX: u64 = 256;
 /// Bytes of the store's file in memory, as pages. Above: the least used go.
 pub const STORE_CACHE_BYTES_MAX: usize = 64 * MIB;
 
+/// NATS servers in the configuration. Above: a mistake.
+pub const NATS_SERVERS_MAX: usize = 16;
+/// Letters of `cluster.name`. Above: a mistake.
+pub const CLUSTER_NAME_MAX: usize = 32;
+/// Letters of `cluster.node`. Above: a mistake; a longer host name is cut.
+pub const NODE_NAME_MAX: usize = 64;
+/// Letters of `cluster.region`. Above: a mistake.
+pub const REGION_MAX: usize = 32;
+/// Letters of `cluster.viewer_url`. Above: a mistake.
+pub const VIEWER_URL_MAX: usize = 256;
+/// Copies of a stream, the most that JetStream makes. Above: a mistake.
+pub const REPLICAS_MAX: usize = 5;
+/// Bytes of a message that a NATS server takes, at least. Below: the node does not start.
+pub const NATS_PAYLOAD_LEAST: usize = MIB;
+/// Streams of the log; a slot is in the stream with the number of the slot modulo this one. Fixed for the life of a
+/// cluster.
+pub const LOG_STREAMS: usize = 8;
+/// Bytes of a stream beyond its share of [`STORE_BYTES_MAX`]: claims fit where rows are refused.
+pub const LOG_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Time in which JetStream knows a repeated append by its id. An append is repeated within seconds.
+pub const LOG_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
+/// Time of one operation on a log. Later: its outcome is unknown.
+pub const LOG_OP_AGE_MAX: Duration = Duration::from_secs(5);
+/// Silence within the answer to a read. Later: the rest is asked for again.
+pub const LOG_READ_SILENCE_MAX: Duration = Duration::from_secs(2);
+/// Messages of one answer to a read. Above: the rest is asked for.
+pub const LOG_READ_MESSAGES_MAX: usize = 256;
+/// Bytes of one answer to a read, and up to a record more. Above: the rest is asked for.
+pub const LOG_READ_BYTES_MAX: usize = MIB;
+/// Reads under way at a time. Above: they wait in line.
+pub const LOG_READS_MAX: usize = 16;
+/// Answers in a row that bring a read no further, since a replica lags behind. Above: the read has failed.
+pub const LOG_READ_STALLS_MAX: usize = 20;
+/// Pause before a replica that lags behind is asked again.
+pub const LOG_READ_PAUSE: Duration = Duration::from_millis(100);
+/// Heard answers between the client's tasks and the machines of the slots. Above: the tasks wait.
+pub const LOG_HEARD_MAX: usize = 1024;
+/// Orders of the cluster to the log: several for each slot. Above: the cluster keeps the rest.
+pub const LOG_ORDERS_MAX: usize = 1024;
+/// Words of the log to the cluster. Above: proofs are dropped, and of other words the last one of each slot is kept.
+pub const LOG_NEWS_MAX: usize = 1024;
+/// Requests of one shard in a turn of the log. Above: the others come first.
+pub const LOG_TURN_REQUESTS_MAX: usize = 128;
+/// Time in which the streams are made or found at a start. Later: the node does not start.
+pub const LOG_START_AGE_MAX: Duration = Duration::from_secs(20);
+/// Time for which a start waits for its slots. Later: the node goes on, and `/readyz` says so.
+pub const LOG_CLAIM_AGE_MAX: Duration = Duration::from_secs(10);
+/// Time for which a stopping log still works on sent requests. Later: they have no answer.
+pub const LOG_STOP_AGE_MAX: Duration = Duration::from_secs(2);
+/// Interval at which the log looks at the size of its streams.
+pub const LOG_SIZE_INTERVAL: Duration = Duration::from_secs(2);
+/// Interval at which the servers are asked again if they sync.
+pub const PROOF_INTERVAL: Duration = Duration::from_secs(60);
+/// Interval at which they are asked again while a server is silent.
+pub const PROOF_RETRY: Duration = Duration::from_secs(5);
+/// Time for the answers of all servers. Later: the missing ones are silent.
+pub const PROOF_AGE_MAX: Duration = Duration::from_secs(2);
+/// Servers in the answers to one question. Above: the rest is not looked at.
+pub const PROOF_ANSWERS_MAX: usize = 1024;
+/// Time in which a node finds a NATS server at its start. Later: it does not start, and says why.
+pub const NATS_START_AGE_MAX: Duration = Duration::from_secs(10);
+/// Time of one try to connect to one NATS server. Later: the next server is tried.
+pub const NATS_CONNECT_AGE_MAX: Duration = Duration::from_secs(2);
+/// Pause between two tries to connect to all NATS servers.
+pub const NATS_CONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// Interval of pings to the NATS server. Two without an answer: the client goes to another server.
+pub const NATS_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Bytes of a file of credentials. Above: the node does not start.
+pub const NATS_CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
+/// Shortest silence after which a node may count as dead: two heartbeats. Below: a mistake.
+pub const DEAD_AFTER_LEAST: Duration = Duration::from_secs(1);
+/// Longest silence after which a node counts as dead. Above: a mistake.
+pub const DEAD_AFTER_MOST: Duration = Duration::from_secs(60);
+
 const _: () = {
     assert!(BATCH_MESSAGES_MAX <= GATHERED_MESSAGES_MAX, "a batch is no larger than a room may gather");
     assert!(BATCH_BYTES_MAX <= GATHERED_BYTES_MAX);

@@ -70,6 +70,9 @@ pub struct Flags {
     /// Let all doors listen off loopback without authentication.
     #[arg(long, global = true)]
     pub insecure: bool,
+    /// Let NATS servers off loopback be used without credentials and without TLS.
+    #[arg(long, global = true)]
+    pub insecure_nats: bool,
 }
 
 impl Args {

@@ -50,7 +50,7 @@ pub struct Config {
     pub publisher_listen: SocketAddr,
     /// `ops.listen`: the address of the door for operators.
     pub ops_listen: SocketAddr,
-    /// `store.data_dir`: the folder of the store. `None` with `store.ephemeral`.
+    /// `store.data_dir`: the folder of the store. `None` with `store.ephemeral`, and in a cluster.
     pub data_dir: Option<PathBuf>,
     /// `shards.count`, at least 1. For "auto": the number of cores this process may use.
     pub shards: usize,

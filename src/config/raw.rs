@@ -26,7 +26,7 @@ pub(super) enum Spelt {
 }
 
 /// Every key outside `[types]`, in the order of `config/default.toml`.
-pub(super) const KEYS: [(&str, Spelt); 43] = [
+pub(super) const KEYS: [(&str, Spelt); 54] = [
     ("insecure", Spelt::Toml),
     ("hosts", Spelt::Toml),
     ("viewer.listen", Spelt::Text),
@@ -47,6 +47,17 @@ pub(super) const KEYS: [(&str, Spelt); 43] = [
     ("auth.lifetime_max_s", Spelt::Toml),
     ("store.data_dir", Spelt::Text),
     ("store.ephemeral", Spelt::Toml),
+    ("cluster.nats", Spelt::Toml),
+    ("cluster.name", Spelt::Text),
+    ("cluster.node", Spelt::Text),
+    ("cluster.region", Spelt::Text),
+    ("cluster.viewer_url", Spelt::Text),
+    ("cluster.credentials", Spelt::Text),
+    ("cluster.system_credentials", Spelt::Text),
+    ("cluster.replicas", Spelt::Toml),
+    ("cluster.dead_after_ms", Spelt::Toml),
+    ("cluster.allow_unsynced", Spelt::Toml),
+    ("cluster.insecure", Spelt::Toml),
     ("shards.count", Spelt::Toml),
     ("shards.hot_members", Spelt::Toml),
     ("shards.hot_rooms", Spelt::Toml),
@@ -75,7 +86,7 @@ pub(super) const KEYS: [(&str, Spelt); 43] = [
 /// True for a key that the node reads at its start alone. Any other key changes with a reload.
 fn needs_restart(key: &str) -> bool {
     let section = key.split_once('.').map_or("", |(section, _)| section);
-    matches!(section, "store" | "shards" | "proxy")
+    matches!(section, "store" | "cluster" | "shards" | "proxy")
         || matches!(key, "viewer.listen" | "viewer.heartbeat_ms" | "publisher.listen" | "ops.listen")
         || matches!(key, "flush.cpu_share" | "limits.connections" | "log.format")
 }
@@ -251,6 +262,7 @@ impl Raw {
             ("--shards", "shards.count", &flags.shards),
             ("--ephemeral", "store.ephemeral", &flags.ephemeral.then(|| "true".to_owned())),
             ("--insecure", "insecure", &flags.insecure.then(|| "true".to_owned())),
+            ("--insecure-nats", "cluster.insecure", &flags.insecure_nats.then(|| "true".to_owned())),
         ] {
             if let Some(text) = text {
                 let value = typed(text, spelling(key));
@@ -335,6 +347,7 @@ pub(super) fn sections() -> impl Iterator<Item = &'static str> + Clone {
         "proxy",
         "auth",
         "store",
+        "cluster",
         "shards",
         "flush",
         "readable",

@@ -76,10 +76,11 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Vec<Mistake>) -> Option<Config> 
         connections: Some(resolver.whole("limits.connections", 0..=CONNECTIONS_MOST, "connections"))
             .filter(|connections| *connections > 0),
         drain_notice: Duration::ZERO,
-        cluster: None,
+        cluster: resolver.cluster(),
     };
     let drain_notice = resolver.drain_notice(&config);
-    let config = Config { drain_notice, ..config };
+    let data_dir = config.data_dir.clone().filter(|_| config.cluster.is_none());
+    let config = Config { drain_notice, data_dir, ..config };
     resolver.doors_apart(&config);
     resolver.doors_guarded(&config);
     mistakes.is_empty().then_some(config)
@@ -91,7 +92,7 @@ pub(super) struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    fn entry(&self, key: &str) -> &'a TypedValue {
+    pub(super) fn entry(&self, key: &str) -> &'a TypedValue {
         self.raw.entry(key)
     }
 
@@ -119,7 +120,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The text of a key without secrets. Empty after a mistake.
-    fn text(&mut self, key: &str, allowed: &str) -> &'a str {
+    pub(super) fn text(&mut self, key: &str, allowed: &str) -> &'a str {
         let entry = self.entry(key);
         entry.value.as_str().unwrap_or_else(|| {
             self.mistaken(&entry.source, key, format!("{} is not text", shown(&entry.value)), allowed);
@@ -128,7 +129,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The whole number of a key. The lower bound after a mistake.
-    fn whole<T>(&mut self, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> T
+    pub(super) fn whole<T>(&mut self, key: &str, bounds: RangeInclusive<u64>, unit: &str) -> T
     where
         T: TryFrom<u64, Error: std::fmt::Debug>,
     {
@@ -142,7 +143,7 @@ impl<'a> Resolver<'a> {
         T::try_from(value).expect("the bounds of a key fit its type")
     }
 
-    fn switch(&mut self, key: &str) -> bool {
+    pub(super) fn switch(&mut self, key: &str) -> bool {
         let entry = self.entry(key);
         entry.value.as_bool().unwrap_or_else(|| {
             self.refuse(entry, key, "true or false", &[]);

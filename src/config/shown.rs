@@ -36,7 +36,7 @@ pub(super) fn shown(raw: &Raw, config: &Config) -> String {
         let content = match key {
             // A file with both keys would be a mistake, so the key that is not in force is a comment.
             "store.data_dir" if config.data_dir.is_none() => format!("# {name} is not used"),
-            "store.ephemeral" => format!("{name} = {}", config.data_dir.is_none()),
+            "store.ephemeral" => format!("{name} = {}", config.data_dir.is_none() && config.cluster.is_none()),
             _ => format!("{name} = {}", printed(key, &entry.value, &entry.source)),
         };
         line(&mut text, format_args!("{content}"), note);
@@ -88,7 +88,13 @@ fn policy_shown(policy: TypePolicy) -> String {
 fn printed(key: &str, value: &Value, source: &Source) -> Value {
     match (key, value) {
         ("publisher.keys" | "ops.keys" | "secret", Value::String(_)) => Value::String(REDACTED.to_owned()),
-        ("store.data_dir" | "secret_file", Value::String(typed)) => {
+        ("cluster.credentials" | "cluster.system_credentials", Value::String(typed)) if typed.is_empty() => {
+            value.clone()
+        }
+        (
+            "store.data_dir" | "secret_file" | "cluster.credentials" | "cluster.system_credentials",
+            Value::String(typed),
+        ) => {
             // A printed configuration may be saved in another folder. A relative path would count from there.
             let path = std::path::absolute(source.path(typed)).unwrap_or_else(|_| source.path(typed));
             Value::String(path.to_string_lossy().into_owned())

@@ -15,11 +15,13 @@
 //! cursor gets a true answer. Then the room is forgotten, and the next stream begins a new epoch.
 //!
 //! - [`redb`]: the file. [`memory`]: the same promises without a file. `row`: a message as bytes.
-//! - [`writer`]: the thread. [`port`]: a shard's way to the thread. [`health`]: the store's numbers and
-//!   troubles. [`time`]: the clock by which messages expire.
+//! - [`writer`]: the thread. [`port`]: a shard's way to the thread. [`handle`]: the running store. [`health`]: the
+//!   store's numbers and troubles. [`time`]: the clock by which messages expire.
+//! - [`jetstream`]: the log of a cluster, with a thread of its own in place of the writer.
 
 pub mod aside;
 mod desk;
+pub mod handle;
 pub mod health;
 pub mod jetstream;
 pub mod memory;

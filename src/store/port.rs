@@ -1,24 +1,25 @@
 //! A shard's way to the store: bounded queues. No call of this file waits.
 //!
-//! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers cannot overflow. The
-//! writer and the readers answer. Appends are answered in their order, and reads as they end.
+//! A shard may have `STORE_WAITING_MAX` requests under way, so the queue of answers cannot overflow. The store's
+//! threads answer. The writes of a room are answered in their order, and reads as they end.
 //!
-//! A load or a page goes straight to the readers, past a commit that takes its time. Behind a write of the same
-//! room under way the read goes to the writer, because it has to see the write.
+//! Before a store with readers, a load or a page goes straight to them, past a commit that takes its time. Behind a
+//! write of the same room under way the read goes to the writer, because it has to see the write.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
-use std::thread::Thread;
 
 use crossbeam_queue::ArrayQueue;
 
 use roomcast_core::limits::{STORE_WAITING_BYTES_MAX, STORE_WAITING_MAX};
 
+use super::desk::Wake;
 use super::reads::{DueRead, ReadQueue};
 use super::{Asked, StoreAnswer, StoreError, StoreRequest};
 use roomcast_core::room::id::RoomName;
 
-/// A request on the way to the writer.
+/// A request on the way to the store's thread.
 #[derive(Debug)]
 pub(super) struct SentRequest {
     pub(super) request: StoreRequest,
@@ -26,7 +27,7 @@ pub(super) struct SentRequest {
     pub(super) writes_taken: u64,
 }
 
-/// The queues between a shard and the writer.
+/// The queues between a shard and the store's thread.
 #[derive(Debug)]
 pub(super) struct Passage {
     pub(super) requests: ArrayQueue<SentRequest>,
@@ -42,12 +43,12 @@ impl Passage {
     }
 }
 
-/// A shard's end of the passage to the writer.
-#[derive(Debug)]
+/// A shard's end of the passage to the store's thread.
 pub struct Port {
     passage: Arc<Passage>,
-    writer: Thread,
-    /// The way to the readers; `None`: the writer reads.
+    /// Wakes the store's thread.
+    wake: Wake,
+    /// The way to the readers; `None`: the store's thread reads.
     reads: Option<WayToReaders>,
     sent: u64,
     taken: u64,
@@ -73,9 +74,15 @@ struct WriteUnderWay {
     bytes: usize,
 }
 
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").field("sent", &self.sent).field("taken", &self.taken).finish_non_exhaustive()
+    }
+}
+
 impl Port {
-    pub(super) fn new(passage: Arc<Passage>, writer: Thread, reads: Option<WayToReaders>) -> Self {
-        Self { passage, writer, reads, sent: 0, taken: 0, writes_taken: 0, writes: VecDeque::new(), bytes: 0 }
+    pub(super) fn new(passage: Arc<Passage>, wake: Wake, reads: Option<WayToReaders>) -> Self {
+        Self { passage, wake, reads, sent: 0, taken: 0, writes_taken: 0, writes: VecDeque::new(), bytes: 0 }
     }
 
     /// Sends a request. Each sent request gets exactly one answer.
@@ -106,9 +113,7 @@ impl Port {
         }
         let sent = SentRequest { request, writes_taken: self.writes_taken };
         self.passage.requests.push(sent).expect("as many places as requests that may be under way");
-        // A token for the next park, so no wake is lost between the writer's turn and its park. The call
-        // enters the kernel only if the thread is parked.
-        self.writer.unpark();
+        (self.wake)();
         Ok(())
     }
 
@@ -118,8 +123,10 @@ impl Port {
         self.taken += 1;
         if answer.is_of_write() {
             self.writes_taken += 1;
-            // Answers to writes come in the order of the writes.
-            self.bytes -= self.writes.pop_front().map_or(0, |write| write.bytes);
+            // Answers to the writes of a room come in their order. A store of one file answers all in order, so the
+            // first place is the one.
+            let at = self.writes.iter().position(|write| write.room == *answer.room());
+            self.bytes -= at.and_then(|at| self.writes.remove(at)).map_or(0, |write| write.bytes);
         }
         Some(answer)
     }
@@ -132,6 +139,17 @@ impl Port {
 }
 
 impl StoreAnswer {
+    /// The room of the request.
+    fn room(&self) -> &RoomName {
+        match self {
+            Self::Loaded { room, .. }
+            | Self::Durable { room, .. }
+            | Self::Paged { room, .. }
+            | Self::Forgotten { room, .. }
+            | Self::Failed { room, .. } => room,
+        }
+    }
+
     /// True for the answer to an append, or to the removal of a stream.
     pub(super) fn is_of_write(&self) -> bool {
         matches!(

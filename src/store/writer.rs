@@ -18,7 +18,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use crate::clock;
@@ -31,6 +31,7 @@ use roomcast_core::now::Now;
 
 use super::aside::{RoomCall, Standing};
 use super::desk::{AnswerDue, Desk, Gathered};
+use super::handle::RunningStore;
 use super::health::{Health, WRITER};
 use super::port::{Port, SentRequest, WayToReaders};
 use super::reads::{DueRead, ReadQueue, ReaderByHand, ReaderParts, Readers};
@@ -40,15 +41,11 @@ use super::{Append, FaultOf, Store, StoreAnswer, StoreError, StoreRequest};
 mod commit;
 
 pub use super::desk::Wake;
+pub use super::handle::StoreHandle;
 
-/// The running store. Dropping the handle stores and answers every sent request, and then stops the threads.
-/// The drop waits as long as the disk takes.
+/// The threads of a running store. They stop once the owner calls [`StoreThreads::stop`].
 #[derive(Debug)]
-pub struct StoreHandle {
-    /// A port for each shard, in the order of the wakes.
-    pub ports: Vec<Port>,
-    /// The numbers and troubles of the store.
-    pub health: Arc<Health>,
+pub(super) struct StoreThreads {
     stop: Arc<AtomicBool>,
     /// `None` from the start of the stop, or for a store without readers.
     readers: Option<Readers>,
@@ -85,19 +82,33 @@ pub fn start(store: Box<dyn Store>, wakes: Vec<Wake>) -> io::Result<StoreHandle>
     let queue = reader_parts.as_ref().map(|parts| &parts.queue);
     let port = |(desk, passage)| {
         let reads = queue.map(|queue| WayToReaders { queue: Arc::clone(queue), desk });
-        Port::new(passage, writer.clone(), reads)
+        Port::new(passage, unparks(writer.clone()), reads)
     };
     let ports = passages.into_iter().enumerate().map(port).collect();
-    let mut handle = StoreHandle { ports, health, stop, readers: None, thread: Some(thread) };
+    let mut threads = StoreThreads { stop, readers: None, thread: Some(thread) };
     if let Some(parts) = reader_parts {
-        handle.readers = Some(Readers::start(&parts, &writer)?);
+        match Readers::start(&parts, &writer) {
+            Ok(readers) => threads.readers = Some(readers),
+            Err(error) => {
+                // The file must not stay locked.
+                threads.stop();
+                return Err(error);
+            }
+        }
     }
-    Ok(handle)
+    Ok(StoreHandle::new(ports, health, RunningStore::Writer(threads)))
 }
 
-// Also a start that failed drops the handle: the file must not stay locked.
-impl Drop for StoreHandle {
-    fn drop(&mut self) {
+/// Wakes a parked thread.
+fn unparks(thread: Thread) -> Wake {
+    // A token for the next park, so no wake is lost between the writer's turn and its park. The call enters the
+    // kernel only if the thread is parked.
+    Box::new(move || thread.unpark())
+}
+
+impl StoreThreads {
+    /// Stores and answers every sent request, and then ends the threads. Waits as long as the disk takes.
+    pub(super) fn stop(&mut self) {
         // First the readers: a read that they hand back is for the writer.
         drop(self.readers.take());
         self.stop.store(true, Ordering::Release);
@@ -220,7 +231,7 @@ impl Writer {
     pub fn ports(&self) -> Vec<Port> {
         let port = |(desk, of_desk): (usize, &Desk)| {
             let reads = self.reads.as_ref().map(|queue| WayToReaders { queue: Arc::clone(queue), desk });
-            Port::new(Arc::clone(&of_desk.outlet.passage), thread::current(), reads)
+            Port::new(Arc::clone(&of_desk.outlet.passage), unparks(thread::current()), reads)
         };
         self.desks.iter().enumerate().map(port).collect()
     }

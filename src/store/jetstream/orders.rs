@@ -54,3 +54,21 @@ pub enum LogNews {
         node: String,
     },
 }
+
+impl LogOrder {
+    /// The slot of the order.
+    pub(super) fn slot(&self) -> Slot {
+        match self {
+            Self::Claim { slot, .. } | Self::Release { slot } | Self::Renew { slot } => *slot,
+        }
+    }
+}
+
+impl LogNews {
+    /// The slot of the word.
+    pub(super) fn slot(&self) -> Slot {
+        match self {
+            Self::Claimed { slot, .. } | Self::Proven { slot } | Self::Fenced { slot, .. } => *slot,
+        }
+    }
+}
