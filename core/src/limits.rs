@@ -10,6 +10,51 @@ use std::time::Duration;
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
+/// Other nodes that a node keeps an account of, dead ones included. Above: further nodes are ignored, and counted.
+pub const NODES_MAX: usize = 64;
+/// Interval of a node's heartbeats to the others.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(500);
+/// Own heartbeats that wait for their echo. Above: the oldest are forgotten, and their echoes prove nothing.
+pub const BEATS_WAITING_MAX: usize = 8;
+/// Interval at which a node looks at the silence of the others, and at its right to order.
+pub const VIEW_INTERVAL: Duration = Duration::from_millis(50);
+/// Silence of a node. Later: the node is probed, and counts as dead if nobody takes the probe.
+pub const NODE_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Interval of the probes of a silent node.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+/// Time for which a silent node counts among the known nodes. Later: it is forgotten.
+pub const NODE_KNOWN_AGE: Duration = Duration::from_secs(60);
+/// Age of the echo, since the sending of its heartbeat. Later: the node connects to another NATS server, and judges
+/// no other node.
+pub const ECHO_AGE_MAX: Duration = Duration::from_secs(1);
+/// Pause between two connections to NATS servers for want of an echo.
+pub const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two connections to NATS servers for want of a node that others hear.
+pub const UNHEARD_RECONNECT_PAUSE: Duration = Duration::from_secs(5);
+/// Age of the echo, of what a node hears of the others, or of the proof of a slot, with a right to order. Later: the
+/// slot freezes.
+pub const RIGHT_AGE_MAX: Duration = Duration::from_secs(2);
+/// Age of what a node hears of another one. Later: the node proves each of its slots once in
+/// [`RENEWAL_INTERVAL`].
+pub const HEARING_AGE_MAX: Duration = Duration::from_millis(1500);
+/// Interval of proofs of a slot while a known node is not heard, or while the slot is frozen.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval of proofs of a slot else. Claims live for days in the log, and longer than any row.
+pub const RENEWAL_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Time for which a slot is frozen. Later: the home gives it up, and its rooms end.
+pub const FROZEN_AGE_MAX: Duration = Duration::from_secs(60);
+/// Time for which a node with its echo listens before it claims a slot.
+pub const SETTLED_AFTER: Duration = Duration::from_millis(1500);
+/// Time in which a claimant says in a heartbeat that it holds the slot. Later: the slot has no home.
+pub const CLAIM_GRACE: Duration = Duration::from_secs(1);
+/// Time without a claim after a fence, for a node that hears half or fewer of the known nodes: it does not take the
+/// slot back from a node that it can't hear.
+pub const FENCED_PAUSE: Duration = Duration::from_secs(10);
+/// Bytes of a heartbeat. Above: dropped, unread.
+pub const BEAT_BYTES_MAX: usize = 32 * KIB;
+/// Largest generation and sequence of a term from another node. Above: the word is dropped, unread.
+pub const TERM_PART_MAX: u64 = 1 << 62;
+
 /// Words of a shard to other nodes on their way to the cluster's thread, and as many back. Above: a batch lapses,
 /// and other words wait on the side that sends them.
 pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
@@ -683,4 +728,10 @@ const _: () = {
     assert!(STORE_ASIDE_LISTED_MAX <= STORE_ASIDE_ROOMS_MAX);
     assert!(STORE_ASIDE_PAUSE_MIN.as_millis() <= STORE_ASIDE_PAUSE_MAX.as_millis());
     assert!(PAYLOAD_BYTES_MAX <= STORE_PROOF_BYTES, "after a proof the next message finds room");
+    assert!(BEAT_INTERVAL.as_millis() < NODE_SILENCE_MAX.as_millis());
+    assert!(NODE_SILENCE_MAX.as_millis() <= DEAD_AFTER_LEAST.as_millis());
+    assert!(2 * BEAT_INTERVAL.as_millis() < HEARING_AGE_MAX.as_millis(), "a beat, and the beat that lists it");
+    assert!(HEARING_AGE_MAX.as_millis() < RIGHT_AGE_MAX.as_millis(), "slots are proven before they freeze");
+    assert!(RENEWAL_INTERVAL.as_millis() < RIGHT_AGE_MAX.as_millis());
+    assert!(RIGHT_AGE_MAX.as_millis() <= BEATS_WAITING_MAX as u128 * BEAT_INTERVAL.as_millis());
 };
