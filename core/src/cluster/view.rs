@@ -312,7 +312,13 @@ impl View {
             self.members.judge(now);
             self.take_members(now);
             let outlook = self.outlook(now);
-            Slot::all().for_each(|slot| self.settle(slot, outlook));
+            for slot in Slot::all() {
+                // A home that parts says so.
+                let seat = &self.seats[slot.index()];
+                if !matches!((seat.own, seat.standing.home), (Own::Not, SlotHome::There(_))) {
+                    self.settle(slot, outlook);
+                }
+            }
         }
     }
 
@@ -407,15 +413,17 @@ impl View {
         for slot in Slot::all() {
             let seat = &mut self.seats[slot.index()];
             if seat.home != Some(node) {
-                // A dead home that speaks again is the home again, if it says so.
                 continue;
             }
             // A claimant that does not hold the slot in time has ended its claim, or has another life.
             let is_listed = listed[slot.index()].is_some_and(|term| term >= seat.term);
-            if !is_listed && now.saturating_duration_since(seat.since) >= CLAIM_GRACE {
+            let is_over = !is_listed && now.saturating_duration_since(seat.since) >= CLAIM_GRACE;
+            if is_over {
                 seat.home = None;
             }
-            self.settle(slot, outlook);
+            if is_over || seat.standing.home != SlotHome::There(node) {
+                self.settle(slot, outlook);
+            }
         }
     }
 
@@ -423,8 +431,9 @@ impl View {
     fn adopt(&mut self, slot: Slot, term: Term, home: Option<NodeKey>, now: Instant) {
         let seat = &mut self.seats[slot.index()];
         let is_own = matches!(seat.own, Own::Held(hold) if hold.term == term);
-        let is_first_name = term == seat.term && seat.home.is_none() && home.is_some() && !is_own;
-        if term > seat.term || is_first_name {
+        // The claim was heard before the life of its node.
+        let lacks_home = seat.home.is_none_or(|home| !self.members.lives(home));
+        if term > seat.term || term == seat.term && lacks_home && home.is_some() && !is_own {
             seat.term = term;
             seat.home = home;
             seat.since = now;

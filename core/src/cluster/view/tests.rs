@@ -232,6 +232,7 @@ fn live_through(seed: u64) -> Coverage {
         }));
         let Err(cause) = lived else { return world.coverage };
         let failed = world.failed.unwrap_or(traced);
+        let cause = cause.downcast_ref::<String>();
         assert!(failed != traced, "seed {seed}: {cause:?}\n{}", Vec::from(world.trace).join("\n"));
         traced = failed;
     }

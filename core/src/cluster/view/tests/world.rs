@@ -11,7 +11,7 @@ pub(super) const MS: u64 = 1000;
 pub(super) const S: u64 = 1000 * MS;
 
 /// Longest time for which two nodes order a slot: the right of the first one, a look, and the way of a word.
-const OVERLAP_MAX: u64 = 2300 * MS;
+const OVERLAP_MAX: u64 = 2400 * MS;
 
 /// The events that each sweep has to reach.
 #[derive(Debug, Default)]
@@ -545,7 +545,6 @@ impl World {
 }
 
 fn own(name: &NodeName, incarnation: u64) -> OwnNode {
-    // Three heartbeats more than the silence that asks for a probe.
-    let dead_after = VIEW_INTERVAL * 60;
+    let dead_after = VIEW_INTERVAL * 30;
     OwnNode { name: name.clone(), incarnation, shards: 2, dead_after }
 }
