@@ -149,7 +149,10 @@ fn a_log_that_has_shrunk_gets_claims_above_every_term_heard() {
     world.kill(0, false);
     world.run_until(3 * S, |world| world.homeless().is_empty());
     assert!(world.nodes[1].standings.iter().map(|standing| standing.term).max() > highest);
+    // The living homes find out with their next renewals.
+    world.run(world.now + 3 * S);
     assert!(world.coverage.shrunken > 0);
+    assert!(world.homeless().is_empty());
 }
 
 #[test]

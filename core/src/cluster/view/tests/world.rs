@@ -220,7 +220,13 @@ impl World {
             Event::Due if self.nodes[node].due_at > self.now => return,
             Event::Due => self.nodes[node].view.due(now),
             Event::Deliver(Message::Beat(beat)) => self.nodes[node].view.hear(&beat, now),
-            Event::Deliver(Message::Claim(claim)) => self.nodes[node].view.hear_claim(&claim, now),
+            Event::Deliver(Message::Claim(claim)) => {
+                let at = &mut self.nodes[node];
+                let Machine { held, claiming, .. } = at.machines[claim.slot.index()];
+                let is_met = claim.node == at.name && held.is_none() && claiming.is_none();
+                self.coverage.met_claims += u64::from(is_met);
+                at.view.hear_claim(&claim, now);
+            }
             Event::NoResponder { name, number } => self.nodes[node].view.no_responder(&name, number, now),
             Event::Answer { slot, news, epoch } => self.answer(node, slot, &news, epoch),
             Event::Retry { slot, epoch } => {
