@@ -4,7 +4,7 @@
 //! Starts the real program on free ports with an empty store, in the system's directory for temporary files
 //! or in `ROOMCAST_BENCH_FOLDER`: the figures are of that disk. `cargo bench --bench durable -- batches` runs
 //! one part. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node and the load to a core
-//! each.
+//! each. `BENCH_NATS='["nats://127.0.0.1:4222"]'` stores on JetStream, with `BENCH_NATS_COPIES` (1) copies.
 //!
 //! The load is one thread of closed loops: each publisher sends its next request after the answer to the last
 //! one. Each line says how busy that thread was. Near 100 %, the figure is of the load and not of the node.
@@ -97,8 +97,21 @@ impl Drop for Folder {
     }
 }
 
+/// A node with its store in a folder, or in the streams of a cluster of the folder's name.
 fn node_over(folder: &Folder) -> Node {
-    Node::start(&["--data-dir", folder.0.to_str().expect("a folder's name is text")])
+    let Ok(servers) = std::env::var("BENCH_NATS") else {
+        return Node::start(&["--data-dir", folder.0.to_str().expect("a folder's name is text")]);
+    };
+    let copies = std::env::var("BENCH_NATS_COPIES").unwrap_or_else(|_| "1".to_owned());
+    let name = folder.0.file_name().and_then(|name| name.to_str()).expect("a folder's name is text");
+    Node::start_with(
+        &[],
+        &[
+            ("ROOMCAST__CLUSTER__NATS", &servers),
+            ("ROOMCAST__CLUSTER__NAME", name),
+            ("ROOMCAST__CLUSTER__REPLICAS", &copies),
+        ],
+    )
 }
 
 /// The work of the publishers of one part.

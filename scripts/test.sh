@@ -140,6 +140,10 @@ cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
 begin "documentation: cargo doc"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+begin "a nats-server for the tests of clusters"
+# Without one these tests say that they did not run.
+NATS_SERVER=$(bash scripts/nats.sh) && export NATS_SERVER || unset NATS_SERVER
+
 begin "tests: cargo test"
 cargo test --workspace --locked 2>&1 | tee "$scratch/tests"
 

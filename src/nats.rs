@@ -140,7 +140,8 @@ impl Login {
         patience: Duration,
     ) -> Result<Client, NatsError> {
         let servers = || self.servers.join(", ");
-        let addresses: Result<Vec<ServerAddr>, _> = self.servers.iter().map(|server| server.parse()).collect();
+        let addresses: Result<Vec<ServerAddr>, _> =
+            self.servers.iter().map(|server| server.parse()).collect();
         let addresses =
             addresses.map_err(|why| NatsError::Unreached { servers: servers(), why: why.to_string() })?;
         let until: Instant = clock::now().instant + patience;
@@ -179,8 +180,8 @@ fn is_refusal(error: &ConnectError) -> bool {
 fn with_credentials(path: &Path) -> Result<ConnectOptions, NatsError> {
     let wrong = |why: String| NatsError::Credentials { path: path.to_owned(), why };
     let mut text = String::new();
-    let read = File::open(path)
-        .and_then(|file| file.take(NATS_CREDENTIALS_BYTES_MAX).read_to_string(&mut text));
+    let read =
+        File::open(path).and_then(|file| file.take(NATS_CREDENTIALS_BYTES_MAX).read_to_string(&mut text));
     read.map_err(|error| wrong(error.to_string()))?;
     // Seeds of users begin with these letters, by the form of nkeys.
     if text.trim_start().starts_with("SU") {

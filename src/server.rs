@@ -2,10 +2,12 @@
 //!
 //! Several servers can live in one process: only the descriptor limit is global, and it is only raised.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,12 +34,15 @@ use crate::metrics::{DoorName, Metrics, ReloadOutcome};
 use crate::seat::Seats;
 use crate::shard::handle::Shards;
 use crate::store::Store;
+use crate::store::jetstream::orders::{LogNews, LogOrder};
+use crate::store::jetstream::{self, LogStartError, LogWay};
 use crate::store::memory::Memory;
 use crate::store::redb::{OpenError, Redb};
-use crate::store::writer::StoreHandle;
+use crate::store::writer::{self, StoreHandle, Wake};
+use roomcast_core::cluster::{SLOTS, Slot, Term};
 use roomcast_core::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
+    LISTEN_BACKLOG, LOG_HOLD_AGE_MAX, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
 };
 use roomcast_core::now::millis;
 
@@ -76,6 +81,9 @@ pub enum StartError {
     /// The store can't be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The log in JetStream can't be opened.
+    #[error(transparent)]
+    Log(#[from] LogStartError),
     /// The metrics could not be built.
     #[error("cannot build the metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -118,11 +126,12 @@ impl Server {
 
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
-        let store: Box<dyn Store> = match &config.data_dir {
-            Some(folder) => Box::new(Redb::open(folder)?),
-            None => Box::new(Memory::new(STORE_BYTES_MAX)),
-        };
-        let (shards, threads, store) = Shards::start(&config, store, &metrics)?;
+        let mut log = None;
+        let start = |wakes| start_store(&config, wakes, &metrics, &mut log);
+        let (shards, threads, store) = Shards::start(&config, start, &metrics)?;
+        if let Some(log) = log {
+            hold_all_slots(&doors, log);
+        }
         let seats = Seats::shared(connections_max);
         let proxies = Arc::new(config.proxies.clone());
         warn_of_open_doors(&config);
@@ -259,6 +268,62 @@ impl Drop for Server {
             // A runtime must not be waited for on a thread of another one, where tests drop servers.
             doors.shutdown_background();
         }
+    }
+}
+
+/// Starts the store of the configuration. `log` gets the cluster's way to it, if it is a log.
+fn start_store(
+    config: &Config,
+    wakes: Vec<Wake>,
+    metrics: &Metrics,
+    log: &mut Option<LogWay>,
+) -> Result<StoreHandle, StartError> {
+    if let Some(cluster) = &config.cluster {
+        let incarnation = getrandom::u64().map_err(io::Error::other)?;
+        let metrics = metrics.clone();
+        let committed = Box::new(move |took, rows| metrics.record_logged(took, rows));
+        let (store, way) = jetstream::start(cluster, incarnation, wakes, committed)?;
+        *log = Some(way);
+        return Ok(store);
+    }
+    let store: Box<dyn Store> = match &config.data_dir {
+        Some(folder) => Box::new(Redb::open(folder)?),
+        None => Box::new(Memory::new(STORE_BYTES_MAX)),
+    };
+    Ok(writer::start(store, wakes)?)
+}
+
+/// Claims all slots once. Waits until they are held, or for [`LOG_HOLD_AGE_MAX`]: then
+/// `/readyz` says what is missing.
+fn hold_all_slots(doors: &Runtime, log: LogWay) {
+    let (held, all_held) = mpsc::sync_channel(1);
+    doors.spawn(async move {
+        let mut waiting: BTreeSet<Slot> = Slot::all().collect();
+        for slot in Slot::all() {
+            // The queue has a place for each slot, and nobody else gives orders.
+            let _ = log.order(LogOrder::Claim { slot, heard: Term::default() });
+        }
+        loop {
+            while let Some(news) = log.next_news() {
+                match news {
+                    LogNews::Claimed { slot, .. } => drop(waiting.remove(&slot)),
+                    LogNews::Fenced { slot, node, .. } => {
+                        warn!(slot = slot.0, node, "another node took a slot")
+                    }
+                    LogNews::Proven { .. } => {}
+                }
+            }
+            if waiting.is_empty() {
+                // Nobody waits for a slot that was claimed late.
+                let _ = held.try_send(());
+            }
+            log.news_came().await;
+        }
+    });
+    if all_held.recv_timeout(LOG_HOLD_AGE_MAX).is_ok() {
+        info!(slots = SLOTS, "all slots are held");
+    } else {
+        warn!("not all slots are held yet: reliable messages of the others are refused");
     }
 }
 

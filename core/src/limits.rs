@@ -637,7 +637,7 @@ pub const LOG_TURN_REQUESTS_MAX: usize = 128;
 /// Time in which the streams are made or found at a start. Later: the node does not start.
 pub const LOG_START_AGE_MAX: Duration = Duration::from_secs(20);
 /// Time for which a start waits for its slots. Later: the node goes on, and `/readyz` says so.
-pub const LOG_CLAIM_AGE_MAX: Duration = Duration::from_secs(10);
+pub const LOG_HOLD_AGE_MAX: Duration = Duration::from_secs(10);
 /// Time for which a stopping log still works on sent requests. Later: they have no answer.
 pub const LOG_STOP_AGE_MAX: Duration = Duration::from_secs(2);
 /// Interval at which the log looks at the size of its streams.
@@ -664,6 +664,45 @@ pub const NATS_CREDENTIALS_BYTES_MAX: u64 = 64 * 1024;
 pub const DEAD_AFTER_LEAST: Duration = Duration::from_secs(1);
 /// Longest silence after which a node counts as dead. Above: a mistake.
 pub const DEAD_AFTER_MOST: Duration = Duration::from_secs(60);
+/// Bytes of a record in a slot's log. Above: further appends wait for the next record, and a larger append takes
+/// several records.
+pub const LOG_RECORD_BYTES_MAX: usize = 512 * KIB;
+/// Life of a record behind the last moment at which a row of it may go: the clocks of nodes differ, and the home
+/// judges lives.
+pub const LOG_RECORD_SLACK: Duration = Duration::from_secs(60);
+/// Life of a row from its append on. Above: the append takes no record together with shorter ones, which would
+/// stay as long.
+pub const LOG_SHORT_ROW: Duration = Duration::from_secs(3600);
+/// Life of a claim, of a daily renewal and of a removal: longer than any row.
+pub const LOG_CLAIM_AGE: Duration = Duration::from_secs(8 * 24 * 3600);
+/// Interval of the renewals that live as long as a claim.
+pub const LOG_RENEW_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+/// Life of a renewal that only proves the right to order.
+pub const LOG_PROOF_AGE: Duration = Duration::from_secs(120);
+/// Time for the acknowledgement of an append, with all tries. Above: its outcome is unknown, and the slot is
+/// claimed again.
+pub const LOG_APPEND_PATIENCE: Duration = Duration::from_secs(1);
+/// Time for the next part of a read. Above: a claim reads on from there, and a load or a page fails.
+pub const LOG_READ_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before a failed claim, or a read that ended early, is tried again.
+pub const LOG_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Interval at which acknowledged appends are told as proofs. Above: told with the next append.
+pub const LOG_PROVEN_INTERVAL: Duration = Duration::from_millis(500);
+/// Bytes of payloads that a slot keeps in memory. Above: the oldest go, and loads and pages read them from the
+/// log.
+pub const LOG_PAYLOADS_BYTES_MAX: usize = 16 * MIB;
+/// Requests of a shard that one slot holds. Above: `Busy`.
+pub const LOG_SLOT_REQUESTS_MAX: usize = 512;
+/// Bytes of a shard's appends that one slot holds. Above: `Busy`.
+pub const LOG_SLOT_BYTES_MAX: usize = 4 * MIB;
+/// Records of one read by sequence. Above: the rest comes with the next read.
+pub const LOG_GET_RECORDS_MAX: usize = 64;
+/// Bytes of the records of one read by sequence; one record always fits. Above: as for [`LOG_GET_RECORDS_MAX`].
+pub const LOG_GET_BYTES_MAX: usize = 4 * MIB;
+/// Loads and pages of a slot that read the log at the same time. Above: the rest waits in line.
+pub const LOG_SLOT_READS_MAX: usize = 4;
+/// Head rows of a record. Above: the rest waits for the next.
+pub const LOG_HEADS_MAX: usize = 1024;
 
 const _: () = {
     assert!(BATCH_MESSAGES_MAX <= GATHERED_MESSAGES_MAX, "a batch is no larger than a room may gather");
@@ -734,4 +773,8 @@ const _: () = {
     assert!(HEARING_AGE_MAX.as_millis() < RIGHT_AGE_MAX.as_millis(), "slots are proven before they freeze");
     assert!(RENEWAL_INTERVAL.as_millis() < RIGHT_AGE_MAX.as_millis());
     assert!(RIGHT_AGE_MAX.as_millis() <= BEATS_WAITING_MAX as u128 * BEAT_INTERVAL.as_millis());
+    assert!(2 * PAYLOAD_BYTES_MAX < LOG_RECORD_BYTES_MAX, "a row fits a record");
+    assert!(LOG_RECORD_BYTES_MAX <= LOG_GET_BYTES_MAX);
+    assert!(TTL_MAX.as_secs() + LOG_RECORD_SLACK.as_secs() < LOG_CLAIM_AGE.as_secs(), "claims outlive rows");
+    assert!(STORE_PURGE_INTERVAL.as_secs() < LOG_RECORD_SLACK.as_secs(), "head rows come before the rows go");
 };

@@ -63,7 +63,11 @@ impl Resolver<'_> {
             credentials: self.file("cluster.credentials"),
             system_credentials: self.file("cluster.system_credentials"),
             replicas: self.whole("cluster.replicas", 1..=REPLICAS_MAX as u64, "copies"),
-            dead_after: Duration::from_millis(self.whole("cluster.dead_after_ms", dead_after, "milliseconds")),
+            dead_after: Duration::from_millis(self.whole(
+                "cluster.dead_after_ms",
+                dead_after,
+                "milliseconds",
+            )),
             allow_unsynced: self.switch("cluster.allow_unsynced"),
             insecure: self.switch("cluster.insecure"),
         };
@@ -90,7 +94,9 @@ impl Resolver<'_> {
             match value.as_str().filter(|url| is_url(url, &["nats", "tls"])) {
                 Some(url) => servers.push(url.trim_end_matches('/').to_owned()),
                 // Never quoted: somebody may have typed a password in it.
-                None => self.mistaken(&entry.source, format!("cluster.nats[{at}]"), "is no such URL", ALLOWED),
+                None => {
+                    self.mistaken(&entry.source, format!("cluster.nats[{at}]"), "is no such URL", ALLOWED)
+                }
             }
         }
         servers
@@ -101,7 +107,9 @@ impl Resolver<'_> {
         let allowed = format!("at most {letters_max} {}, digits, - and _", case.letters());
         let typed = self.text(key, &allowed);
         let entry = self.entry(key);
-        if entry.value.is_str() && (typed.len() > letters_max || !typed.chars().all(|letter| case.has(letter))) {
+        if entry.value.is_str()
+            && (typed.len() > letters_max || !typed.chars().all(|letter| case.has(letter)))
+        {
             self.refuse(entry, key, allowed, &[]);
         }
         typed.to_owned()
@@ -168,7 +176,8 @@ impl Resolver<'_> {
             let entry = self.entry(key);
             // A printed configuration says `ephemeral = false`.
             if entry.source.layer() > 0 && entry.value.as_bool() != Some(false) {
-                let wrong = format!("stands beside cluster.nats ({cluster}), with which JetStream is the store");
+                let wrong =
+                    format!("stands beside cluster.nats ({cluster}), with which JetStream is the store");
                 self.mistaken(&entry.source, key, wrong, "one of them");
             }
         }

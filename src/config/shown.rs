@@ -36,7 +36,9 @@ pub(super) fn shown(raw: &Raw, config: &Config) -> String {
         let content = match key {
             // A file with both keys would be a mistake, so the key that is not in force is a comment.
             "store.data_dir" if config.data_dir.is_none() => format!("# {name} is not used"),
-            "store.ephemeral" => format!("{name} = {}", config.data_dir.is_none() && config.cluster.is_none()),
+            "store.ephemeral" => {
+                format!("{name} = {}", config.data_dir.is_none() && config.cluster.is_none())
+            }
             _ => format!("{name} = {}", printed(key, &entry.value, &entry.source)),
         };
         line(&mut text, format_args!("{content}"), note);

@@ -41,6 +41,8 @@ const LATENCY_BUCKETS_S: [f64; 14] =
 /// Upper bounds of the window buckets, in seconds: direct (0), the default (0.1), and up to
 /// `flush.gather_max_ms` (1).
 const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];
+/// Upper bounds of the buckets of records, in messages.
+const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1024.0];
 
 /// The limits of messages per second, as the reasons of their shedding.
 const LIMITS: [ShedReason; 3] = [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate];
@@ -81,6 +83,10 @@ struct Cells {
     store_failing: Gauge,
     store_rooms_aside: Gauge,
     store_call: Gauge,
+    /// Held, and claimed.
+    slots: [Gauge; 2],
+    log_commit: Histogram,
+    log_record_rows: Histogram,
     cpu: Counter,
     resident: Gauge,
     /// Indexed as [`LIMITED`].
@@ -113,6 +119,9 @@ type Shown<T, Number> = (Definition, fn(&T) -> Number);
 
 /// A counter of a shard's [`Tally`]: its row, the values of its labels, and its count.
 type Tallied = (Definition, &'static [&'static str], fn(&Tally) -> u64);
+
+/// A counter of the store: its row, the values of its labels, and its count.
+type StoreTotal = (Definition, &'static [&'static str], fn(&StoreTally) -> u64);
 
 const TALLIED: [Tallied; 20] = [
     (DUPLICATES, &[], |tally| tally.homes.rooms.duplicates),
@@ -176,17 +185,21 @@ const LIMITED: [Shown<LimitsHeld, u64>; 5] = [
     (OUTBOUND_OWED_MAX, |held| held.outbound_owed_max),
 ];
 
-/// The totals in the store's [`StoreTally`], each with its count.
-const STORE_TOTALS: [Shown<StoreTally, u64>; 9] = [
-    (STORE_COMMITS, |tally| tally.commits),
-    (STORE_COMMIT_TIME, |tally| micros(tally.commit_time)),
-    (STORE_MESSAGES, |tally| tally.messages),
-    (STORE_FAILURES, |tally| tally.failures),
-    (STORE_REOPENINGS, |tally| tally.reopenings),
-    (STORE_QUARANTINED, |tally| tally.quarantined),
-    (STORE_READS_FAILED, |tally| tally.reads_failed),
-    (STORE_WRITES_FAILED, |tally| tally.writes_failed),
-    (STORE_PURGED, |tally| tally.purged),
+/// The totals in the store's [`StoreTally`], each with the values of its labels, and its count.
+const STORE_TOTALS: [StoreTotal; 13] = [
+    (STORE_COMMITS, &[], |tally| tally.commits),
+    (STORE_COMMIT_TIME, &[], |tally| micros(tally.commit_time)),
+    (STORE_MESSAGES, &[], |tally| tally.messages),
+    (STORE_FAILURES, &[], |tally| tally.failures),
+    (STORE_REOPENINGS, &[], |tally| tally.reopenings),
+    (STORE_QUARANTINED, &[], |tally| tally.quarantined),
+    (STORE_READS_FAILED, &[], |tally| tally.reads_failed),
+    (STORE_WRITES_FAILED, &[], |tally| tally.writes_failed),
+    (STORE_PURGED, &[], |tally| tally.purged),
+    (CLAIMS, &["ordered"], |tally| tally.log.claims_ordered),
+    (CLAIMS, &["reopened"], |tally| tally.log.claims_reopened),
+    (FENCED, &[], |tally| tally.log.fenced),
+    (OUT_OF_TERM, &[], |tally| tally.log.out_of_term),
 ];
 
 impl Metrics {
@@ -198,6 +211,8 @@ impl Metrics {
         let recorder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(PUBLISH_TO_WRITE.name.to_owned()), &LATENCY_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(WINDOW.name.to_owned()), &WINDOW_BUCKETS_S)?
+            .set_buckets_for_metric(Matcher::Full(LOG_COMMIT.name.to_owned()), &LATENCY_BUCKETS_S)?
+            .set_buckets_for_metric(Matcher::Full(LOG_RECORD_ROWS.name.to_owned()), &ROWS_BUCKETS)?
             .build_recorder();
         let exposition = recorder.handle();
         let register = Register(recorder);
@@ -279,7 +294,7 @@ impl Metrics {
     /// store counts by itself, with or without scrapes.
     pub(crate) fn show_store(&self, tally: &StoreTally, trouble: Option<&Trouble>, under_way: Duration) {
         let cells = &*self.cells;
-        for (counter, (_, total)) in cells.store_totals.iter().zip(STORE_TOTALS) {
+        for (counter, (_, _, total)) in cells.store_totals.iter().zip(STORE_TOTALS) {
             // The store's own totals: adding them up again would count each scrape.
             counter.absolute(total(tally));
         }
@@ -288,6 +303,16 @@ impl Metrics {
         // A hanging disk shows in this gauge alone: its call neither fails nor ends.
         cells.store_rooms_aside.set(as_gauge(tally.rooms_aside));
         cells.store_call.set(under_way.as_secs_f64());
+        for (gauge, slots) in cells.slots.iter().zip([tally.log.held, tally.log.claiming]) {
+            gauge.set(as_gauge(slots));
+        }
+    }
+
+    /// Counts a record of messages that JetStream has acknowledged.
+    pub(crate) fn record_logged(&self, took: Duration, rows: usize) {
+        self.cells.log_commit.record(took.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "at most some thousand")]
+        self.cells.log_record_rows.record(rows as f64);
     }
 
     /// Shows the processor time of the process since the start, and the memory now. Called for each scrape.
@@ -421,11 +446,14 @@ impl Cells {
             busy_spread: register.gauge(&BUSY_SPREAD, &[]),
             members_spread: register.gauge(&MEMBERS_SPREAD, &[]),
             rooms_hot: register.gauge(&ROOMS_HOT, &[]),
-            store_totals: STORE_TOTALS.map(|(row, _)| register.counter(&row, &[])),
+            store_totals: STORE_TOTALS.map(|(row, labels, _)| register.counter(&row, labels)),
             store_bytes: register.gauge(&STORE_BYTES, &[]),
             store_failing: register.gauge(&STORE_FAILING, &[]),
             store_rooms_aside: register.gauge(&STORE_ROOMS_ASIDE, &[]),
             store_call: register.gauge(&STORE_CALL, &[]),
+            slots: ["held", "claiming"].map(|state| register.gauge(&SLOTS, &[state])),
+            log_commit: register.histogram(&LOG_COMMIT),
+            log_record_rows: register.histogram(&LOG_RECORD_ROWS),
             cpu: register.counter(&CPU, &[]),
             resident: register.gauge(&RESIDENT, &[]),
             limited: LIMITED.map(|(row, _)| register.gauge(&row, &[])),

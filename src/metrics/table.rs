@@ -8,7 +8,7 @@ pub enum Kind {
     Counter,
     /// A number that goes up and down.
     Gauge,
-    /// Counts of observations by size, in seconds.
+    /// Counts of observations by size, in seconds where the name says so.
     Histogram,
 }
 
@@ -140,6 +140,14 @@ table! {
         "Rooms whose stored messages can't be read or written. Their reliable messages are refused.";
     STORE_CALL = Gauge "roomcast_store_call_seconds" []
         "Time since the store's call under way began. 0: no call is under way.";
+    SLOTS = Gauge "roomcast_slots" ["state"]
+        "Slots of a cluster that this node holds, or claims. A node without `cluster.nats` has none.";
+    CLAIMS = Counter "roomcast_claims_total" ["why"]
+        "Claims of slots. `ordered`: by the cluster. `reopened`: by the log, after an append of unknown outcome.";
+    FENCED = Counter "roomcast_fenced_total" [] "Slots lost to another node's claim.";
+    OUT_OF_TERM = Counter "roomcast_out_of_term_total" []
+        "Records of an older term behind a newer claim, which are never sent. Past 0: acknowledged messages may be \
+         lost, and the NATS servers are at fault.";
     CPU = Counter "roomcast_cpu_microseconds_total" [] "Processor time of the process, in all its threads.";
     RESIDENT = Gauge "roomcast_resident_bytes" []
         "Memory of the process in use, without the kernel's memory for its sockets. 0: unknown on this \
@@ -159,6 +167,9 @@ table! {
         "From the acceptance of a batch's oldest message to the end of the pass that wrote it.";
     WINDOW = Histogram "roomcast_gather_window_seconds" []
         "The gather window under which the last batch of each of a shard's turns was cut.";
+    LOG_COMMIT = Histogram "roomcast_log_commit_seconds" []
+        "From the append of a record to JetStream to its acknowledgement.";
+    LOG_RECORD_ROWS = Histogram "roomcast_log_record_rows" [] "Messages of a record in JetStream.";
     HTTP = Counter "roomcast_http_requests_total" ["door", "status"]
         "Requests answered, by door and class of status.";
     DROPPED = Counter "roomcast_door_connections_dropped_total" ["door", "reason"]

@@ -27,8 +27,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::seat::{GiveWay, Seat};
-use crate::store::Store;
-use crate::store::writer::{self, StoreHandle, Wake};
+use crate::store::writer::{StoreHandle, Wake};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Cursor, DeviceName, Encoding, NameKey, RoomName, Seen};
 use roomcast_core::room::ladder::{RoomStep, Step};
@@ -118,15 +117,16 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Starts a thread per shard.
+    /// Starts a thread per shard. `store` starts the store, with a port for each wake.
     ///
     /// # Errors
-    /// The system gives no more threads, runtimes or random numbers. Threads already started are stopped.
-    pub fn start(
+    /// Those of `store`. Or the system gives no more threads, runtimes or random numbers. Threads already started
+    /// are stopped.
+    pub fn start<E: From<io::Error>>(
         config: &Config,
-        store: Box<dyn Store>,
+        store: impl FnOnce(Vec<Wake>) -> Result<StoreHandle, E>,
         metrics: &Metrics,
-    ) -> io::Result<(Self, Vec<JoinHandle<()>>, StoreHandle)> {
+    ) -> Result<(Self, Vec<JoinHandle<()>>, StoreHandle), E> {
         let count = config.shards;
         let ways_in: Arc<[Arc<WayIn>]> = (0..count).map(|_| Arc::new(WayIn::new())).collect();
         let hot_rooms: Arc<BTreeSet<RoomName>> = Arc::new(config.hot_rooms.iter().cloned().collect());
@@ -136,7 +136,7 @@ impl Shards {
         let shards = Self { ways_in: Arc::clone(&ways_in), home_key, directory, board };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
-        let mut store = writer::start(store, wakes.collect())?;
+        let mut store = store(wakes.collect())?;
         let mut threads = Vec::new();
         let lanes = lane::mesh(count, LaneBounds::default());
         for (index, (lanes, port)) in lanes.into_iter().zip(store.ports.drain(..)).enumerate() {

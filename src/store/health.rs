@@ -67,6 +67,25 @@ pub struct StoreTally {
     pub writes_failed: u64,
     /// Rooms put aside now.
     pub rooms_aside: u64,
+    /// The slots, for a store on JetStream.
+    pub log: LogTally,
+}
+
+/// The slots of a log, and the counts of their claims since the process started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogTally {
+    /// Slots that this node holds now.
+    pub held: u64,
+    /// Slots that this node claims now.
+    pub claiming: u64,
+    /// Claims that the cluster ordered.
+    pub claims_ordered: u64,
+    /// Claims of the log's own, after an append of unknown outcome.
+    pub claims_reopened: u64,
+    /// Slots lost to another node's claim.
+    pub fenced: u64,
+    /// Records of an older term behind a newer claim. Above 0: the fence has failed.
+    pub out_of_term: u64,
 }
 
 impl Health {
@@ -171,10 +190,23 @@ impl Health {
 
     pub(super) fn committed(&self, messages: usize, took: Duration, now: Now) {
         self.healed(now);
+        self.counted(messages, took);
+    }
+
+    /// Counts a commit. The trouble of one slot is not over because another one is well.
+    pub(super) fn counted(&self, messages: usize, took: Duration) {
         let tally = &mut self.state.lock().tally;
         tally.commits += 1;
         tally.commit_time += took;
         tally.messages += messages as u64;
+    }
+
+    /// Notes the sizes and the slots of a log.
+    pub(super) fn holds(&self, holdings: StoreHoldings, log: LogTally) {
+        let tally = &mut self.state.lock().tally;
+        tally.bytes = holdings.bytes;
+        tally.quarantined = holdings.quarantined;
+        tally.log = log;
     }
 
     pub(super) fn purged(&self, rows: usize) {

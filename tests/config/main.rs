@@ -1,6 +1,7 @@
 //! The configuration from the operator's side: layers, mistakes, hints, secrets, paths, and the printed form.
 #![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
+mod cluster;
 mod secrets;
 mod types;
 

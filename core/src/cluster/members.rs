@@ -259,6 +259,13 @@ impl Members {
         }
     }
 
+    /// Forgets the echoes: the clock stood still, and they are older than they seem.
+    pub(super) fn forget_echoes(&mut self) {
+        self.waiting.clear();
+        self.echo_at = None;
+        self.listening_since = None;
+    }
+
     /// Takes a sign of life of a node that came another way: a claim of its own in a log.
     pub(super) fn told(&mut self, name: &NodeName, now: Instant) {
         if let Some(peer) = self.peers.get_mut(name) {

@@ -267,6 +267,13 @@ impl View {
         self.settle(slot, self.outlook(now));
     }
 
+    /// Takes that the clock has stood still, as in a suspended machine: all slots freeze until they are proven.
+    pub fn slept(&mut self, now: Instant) {
+        self.members.forget_echoes();
+        self.next_beat = now;
+        self.next_look = now;
+    }
+
     /// Takes no further slots: the node drains.
     pub fn drain(&mut self, now: Instant) {
         if self.stage == NodeStage::Serving {

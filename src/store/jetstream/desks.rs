@@ -44,7 +44,9 @@ impl Desks {
                 self.under_way += 1;
                 let broken = match &request {
                     StoreRequest::Append(append) => self.desks[index].broken_life(append, writes_taken),
-                    StoreRequest::Load { .. } | StoreRequest::Page { .. } | StoreRequest::Forget { .. } => None,
+                    StoreRequest::Load { .. } | StoreRequest::Page { .. } | StoreRequest::Forget { .. } => {
+                        None
+                    }
                 };
                 match broken {
                     Some(error) => self.answer(index, request.failed(error)),

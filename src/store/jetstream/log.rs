@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message, Request, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -20,8 +21,8 @@ use tokio::time::{sleep, timeout};
 
 use roomcast_core::cluster::Slot;
 use roomcast_core::limits::{
-    LOG_OP_AGE_MAX, LOG_READ_BYTES_MAX, LOG_READ_MESSAGES_MAX, LOG_READ_PAUSE, LOG_READ_SILENCE_MAX,
-    LOG_READ_STALLS_MAX, LOG_READS_MAX, LOG_STREAMS,
+    LOG_APPEND_PATIENCE, LOG_OP_AGE_MAX, LOG_READ_BYTES_MAX, LOG_READ_MESSAGES_MAX, LOG_READ_PAUSE,
+    LOG_READ_SILENCE_MAX, LOG_READ_STALLS_MAX, LOG_READS_MAX, LOG_STREAMS,
 };
 
 use super::ops::{LogEntry, LogHeard, LogOp, LogOpKind, OpId};
@@ -44,6 +45,21 @@ pub(super) struct HeardOp {
     pub(super) slot: Slot,
     pub(super) id: OpId,
     pub(super) heard: LogHeard,
+}
+
+/// The way of an operation's answers to the log's thread.
+struct Hearer {
+    slot: Slot,
+    id: OpId,
+    to: Sender<HeardOp>,
+}
+
+impl Hearer {
+    async fn tell(&self, heard: LogHeard) {
+        let Self { slot, id, to } = self;
+        // An error: the log's thread has ended.
+        to.send(HeardOp { slot: *slot, id: *id, heard }).await.ok();
+    }
 }
 
 /// The way to the logs of all slots. Cheap to clone.
@@ -106,31 +122,31 @@ impl LogClient {
 
     /// Performs an operation and tells every part of its answer. Ends within `LOG_OP_AGE_MAX`, but for a long read
     /// that goes on.
-    pub(super) async fn perform(self, op: LogOp, heard: Sender<HeardOp>) {
+    pub(super) async fn perform(self, op: LogOp, to: Sender<HeardOp>) {
         let LogOp { id, slot, kind } = op;
-        let outcome = match kind {
-            LogOpKind::Read { from, through } => {
-                let tell = async |entries, done| {
-                    // The log's thread has ended if nobody hears.
-                    heard.send(HeardOp { slot, id, heard: LogHeard::Read { entries, done } }).await.ok();
-                };
-                match self.read(slot, from, through, tell).await {
-                    Ok(()) => return,
-                    Err(why) => Err(why),
-                }
+        let heard = Hearer { slot, id, to };
+        // Queued before a lost connection, operations of the whole outage would be sent at its end.
+        let connected = timeout(LOG_APPEND_PATIENCE, async {
+            while self.client.connection_state() != State::Connected {
+                sleep(LOG_READ_PAUSE).await;
             }
+        });
+        if connected.await.is_err() {
+            return heard.tell(LogHeard::Unknown("no NATS server is connected".to_owned())).await;
+        }
+        let outcome = match kind {
+            LogOpKind::Read { from, through } => self.read(slot, from, through, &heard).await,
             kind => timeout(LOG_OP_AGE_MAX, self.ask(slot, kind))
                 .await
                 .unwrap_or_else(|_| Err("JetStream does not answer".to_owned())),
         };
-        let outcome = outcome.unwrap_or_else(LogHeard::Unknown);
-        heard.send(HeardOp { slot, id, heard: outcome }).await.ok();
+        heard.tell(outcome.unwrap_or_else(LogHeard::Unknown)).await;
     }
 
     /// Performs an operation with one answer.
     async fn ask(&self, slot: Slot, kind: LogOpKind) -> Result<LogHeard, Unknown> {
         match kind {
-            LogOpKind::Append { expect, message_id, ttl, entry } => {
+            LogOpKind::Append { expect, message_id, ttl, entry, .. } => {
                 let mut headers = HeaderMap::new();
                 if let Some(expect) = expect {
                     headers.insert("Nats-Expected-Last-Subject-Sequence", expect.to_string());
@@ -160,14 +176,8 @@ impl LogClient {
         appended(&answer.payload)
     }
 
-    /// Reads from `from` up to `through`, in parts.
-    async fn read(
-        &self,
-        slot: Slot,
-        from: u64,
-        through: u64,
-        tell: impl AsyncFn(Vec<LogEntry>, bool),
-    ) -> Result<(), Unknown> {
+    /// Reads from `from` up to `through`, and tells `heard` each part but the last one, which is returned.
+    async fn read(&self, slot: Slot, from: u64, through: u64, heard: &Hearer) -> Result<LogHeard, Unknown> {
         let mut next = from;
         let mut stalls = 0;
         while stalls < LOG_READ_STALLS_MAX {
@@ -180,10 +190,10 @@ impl LogClient {
             stalls = 0;
             next = last + 1;
             entries.retain(|entry| entry.sequence <= through);
-            tell(entries, last >= through).await;
             if last >= through {
-                return Ok(());
+                return Ok(LogHeard::Read { entries, done: true });
             }
+            heard.tell(LogHeard::Read { entries, done: false }).await;
         }
         Err(format!("no replica of {} has the message {through}", self.stream(slot)))
     }
@@ -208,7 +218,8 @@ impl LogClient {
             asking.await.map_err(|error| not_asked(&error))?;
             Ok(answers)
         };
-        let mut answers = timeout(LOG_OP_AGE_MAX, asked).await.unwrap_or_else(|_| Err(not_asked(&"timed out")))?;
+        let mut answers =
+            timeout(LOG_OP_AGE_MAX, asked).await.unwrap_or_else(|_| Err(not_asked(&"timed out")))?;
         let mut entries: Vec<LogEntry> = Vec::new();
         loop {
             // Silence: the answer's rest was lost with a server, and is asked for again.
@@ -260,7 +271,11 @@ impl LogClient {
     }
 
     /// A message as the leader of the slot's stream has it. `None`: there is none.
-    async fn ask_leader(&self, slot: Slot, question: &serde_json::Value) -> Result<Option<LogEntry>, Unknown> {
+    async fn ask_leader(
+        &self,
+        slot: Slot,
+        question: &serde_json::Value,
+    ) -> Result<Option<LogEntry>, Unknown> {
         let subject = format!("$JS.API.STREAM.MSG.GET.{}", self.stream(slot));
         let answer = self.client.request(subject, question.to_string().into()).await;
         let answer = answer.map_err(|error| format!("the leader does not answer: {error}"))?;
@@ -287,21 +302,25 @@ pub(super) fn streams_of(name: &str) -> String {
 
 /// The meaning of an answer to an append.
 fn appended(payload: &[u8]) -> Result<LogHeard, Unknown> {
-    let ack: PubAck =
-        serde_json::from_slice(payload).map_err(|error| format!("an append's answer is unreadable: {error}"))?;
+    let ack: PubAck = serde_json::from_slice(payload)
+        .map_err(|error| format!("an append's answer is unreadable: {error}"))?;
     match ack.error {
         None if ack.seq > 0 => Ok(LogHeard::Appended { sequence: ack.seq }),
         None => Err("an append's answer names no sequence".to_owned()),
         Some(ApiError { err_code: WRONG_LAST_SEQUENCE | APPEND_UNDER_WAY, .. }) => Ok(LogHeard::Refused),
-        Some(ApiError { err_code: NOT_STORED, description }) if description == STREAM_FULL => Ok(LogHeard::Full),
-        Some(ApiError { err_code, description }) => Err(format!("an append failed: {description} ({err_code})")),
+        Some(ApiError { err_code: NOT_STORED, description }) if description == STREAM_FULL => {
+            Ok(LogHeard::Full)
+        }
+        Some(ApiError { err_code, description }) => {
+            Err(format!("an append failed: {description} ({err_code})"))
+        }
     }
 }
 
 /// The meaning of a leader's answer.
 fn got(payload: &[u8], subject: &str) -> Result<Option<LogEntry>, Unknown> {
-    let got: MessageGot =
-        serde_json::from_slice(payload).map_err(|error| format!("a leader's answer is unreadable: {error}"))?;
+    let got: MessageGot = serde_json::from_slice(payload)
+        .map_err(|error| format!("a leader's answer is unreadable: {error}"))?;
     match got {
         MessageGot { error: Some(ApiError { err_code: NO_MESSAGE, .. }), .. } => Ok(None),
         MessageGot { error: Some(ApiError { err_code, description }), .. } => {
@@ -338,8 +357,9 @@ mod tests {
     #[test]
     fn answers_to_appends_are_told_apart_by_their_codes() {
         let heard = |text: &str| appended(text.as_bytes());
-        let refused =
-            |code, text| heard(&format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"{text}"}}}}"#));
+        let refused = |code, text| {
+            heard(&format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"{text}"}}}}"#))
+        };
         assert_eq!(heard(r#"{"stream":"RC_LOG_1","seq":7}"#), Ok(LogHeard::Appended { sequence: 7 }));
         let repeated = heard(r#"{"stream":"RC_LOG_1","seq":7,"duplicate":true}"#);
         assert_eq!(repeated, Ok(LogHeard::Appended { sequence: 7 }));
@@ -362,7 +382,10 @@ mod tests {
             |subject| format!(r#"{{"message":{{"subject":"{subject}","seq":9,"data":"YWJj","time":"x"}}}}"#);
         assert_eq!(asked(&message("rc.log.5")), Ok(Some(entry)));
         assert_eq!(asked(&message("rc.log.13")), Ok(None));
-        assert_eq!(asked(r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#), Ok(None));
+        assert_eq!(
+            asked(r#"{"error":{"code":404,"err_code":10037,"description":"no message found"}}"#),
+            Ok(None)
+        );
         assert!(asked(r#"{"error":{"code":503,"err_code":10008,"description":"unavailable"}}"#).is_err());
         assert!(asked(r#"{"message":{"subject":"rc.log.5","seq":9,"data":"*"}}"#).is_err());
         assert!(asked("{}").is_err());

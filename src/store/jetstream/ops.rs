@@ -32,6 +32,8 @@ pub(super) enum LogOpKind {
         ttl: Duration,
         /// The bytes of the entry.
         entry: Bytes,
+        /// Messages in the entry, for metrics. 0: no record of messages.
+        rows: usize,
     },
     /// Reads the leader's last message of the subject. Answered by [`LogHeard::Last`] or [`LogHeard::Unknown`].
     Last,

@@ -37,7 +37,9 @@ pub(super) struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum StreamsError {
     /// A stream of the name has another shape, or belongs to something else.
-    #[error("the stream {stream} can't be used: {difference}; remove it if its messages may go, or change cluster.name")]
+    #[error(
+        "the stream {stream} can't be used: {difference}; remove it if its messages may go, or change cluster.name"
+    )]
     Shape {
         /// The stream.
         stream: String,
@@ -80,7 +82,8 @@ pub(super) struct Streams {
 impl Streams {
     /// Finds the streams of the cluster `name`, and makes those that are missing.
     pub(super) async fn open(jetstream: &Context, name: &str, replicas: usize) -> Result<Self, StreamsError> {
-        let mut streams = Self { identity: Identity::drawn()?, servers: BTreeSet::new(), bytes_max: Vec::new() };
+        let mut streams =
+            Self { identity: Identity::drawn()?, servers: BTreeSet::new(), bytes_max: Vec::new() };
         for number in 0..LOG_STREAMS {
             let stream = format!("{}_{number}", streams_of(name));
             let wanted = streams.identity.stream(name, number, replicas);
@@ -168,7 +171,9 @@ async fn found(jetstream: &Context, stream: &str) -> Result<Option<Info>, Stream
     match asked.map_err(|_| silent("timed out".to_owned()))? {
         Ok(found) => Ok(Some(found.cached_info().clone())),
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            GetStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                Ok(None)
+            }
             _ => Err(silent(error.to_string())),
         },
     }
@@ -177,11 +182,8 @@ async fn found(jetstream: &Context, stream: &str) -> Result<Option<Info>, Stream
 /// Makes a stream. Another node may make it at the same time: then that node's is used.
 async fn made(jetstream: &Context, wanted: &Config) -> Result<Info, StreamsError> {
     let stream = &wanted.name;
-    let not_made = |why: String| StreamsError::NotMade {
-        stream: stream.clone(),
-        replicas: wanted.num_replicas,
-        why,
-    };
+    let not_made =
+        |why: String| StreamsError::NotMade { stream: stream.clone(), replicas: wanted.num_replicas, why };
     match timeout(LOG_OP_AGE_MAX, jetstream.create_stream(wanted.clone())).await {
         Err(_) => Err(not_made("timed out".to_owned())),
         Ok(Ok(made)) => Ok(made.cached_info().clone()),
@@ -260,13 +262,17 @@ mod tests {
             checked(&config, &wanted).unwrap_err()
         };
         assert_eq!(difference(&|it| it.num_replicas = 1), "it has replicas 1, not 3");
-        assert_eq!(difference(&|it| it.discard = DiscardPolicy::Old), "it discards old messages, not new ones");
+        assert_eq!(
+            difference(&|it| it.discard = DiscardPolicy::Old),
+            "it discards old messages, not new ones"
+        );
         assert_eq!(difference(&|it| it.allow_message_ttl = false), "it does not allow a TTL for a message");
         let longer = difference(&|it| it.duplicate_window = Duration::from_secs(9));
         assert_eq!(longer, "it has duplicate_window 9 s, not 120 s");
         assert!(difference(&|it| drop(it.subjects.pop())).contains("other subjects"));
         assert!(difference(&|it| it.max_age = Duration::from_secs(1)).contains("go by age"));
-        let metadata = |change: &dyn Fn(&mut HashMap<String, String>)| difference(&|it| change(&mut it.metadata));
+        let metadata =
+            |change: &dyn Fn(&mut HashMap<String, String>)| difference(&|it| change(&mut it.metadata));
         assert!(metadata(&HashMap::clear).contains("roomcast_slots \"\""));
         for broken in ["", "12", "é".repeat(16).as_str(), "-".repeat(32).as_str()] {
             let named = metadata(&|it| drop(it.insert(HASH_KEY.to_owned(), broken.to_owned())));

@@ -16,14 +16,14 @@ use super::orders::{LogNews, LogOrder};
 /// The cluster's end of the way to the log. Cheap to clone; one owner takes the news.
 #[derive(Clone)]
 pub struct LogWay {
-    queues: Arc<Queues>,
+    queues: Arc<LogQueues>,
     /// Wakes the log's thread.
     log: Arc<Notify>,
     slot_key: NameKey,
 }
 
 #[derive(Debug)]
-struct Queues {
+struct LogQueues {
     orders: ArrayQueue<LogOrder>,
     news: ArrayQueue<LogNews>,
     /// Notified of news.
@@ -68,7 +68,7 @@ impl LogWay {
 /// The log's end of the way.
 #[derive(Debug)]
 pub(super) struct WayToCluster {
-    queues: Arc<Queues>,
+    queues: Arc<LogQueues>,
     /// The last word of each slot that found no place, until it finds one.
     late: BTreeMap<Slot, LogNews>,
 }
@@ -76,7 +76,7 @@ pub(super) struct WayToCluster {
 impl WayToCluster {
     /// Both ends. `log` wakes the log's thread.
     pub(super) fn pair(log: Arc<Notify>, slot_key: NameKey) -> (Self, LogWay) {
-        let queues = Arc::new(Queues {
+        let queues = Arc::new(LogQueues {
             orders: ArrayQueue::new(LOG_ORDERS_MAX),
             news: ArrayQueue::new(LOG_NEWS_MAX),
             told: Notify::new(),
@@ -131,7 +131,7 @@ mod tests {
             log.tell(claimed(1, sequence));
         }
         log.tell(claimed(2, 7));
-        log.tell(LogNews::Proven { slot: Slot(3) });
+        log.tell(LogNews::Proven { slot: Slot(3), sent: crate::clock::now().instant });
         log.tell(claimed(2, 8));
         for _ in 0..LOG_NEWS_MAX {
             assert!(cluster.next_news().is_some());

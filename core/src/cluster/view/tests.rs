@@ -142,6 +142,18 @@ fn a_stopped_process_orders_nothing_when_it_goes_on() {
 }
 
 #[test]
+fn a_suspended_machine_freezes_and_thaws_with_new_proofs() {
+    let mut world = calm(3);
+    let now = world.clock(0);
+    world.nodes[0].view.slept(now);
+    world.nodes[0].view.due(now);
+    world.drive(0);
+    assert_eq!(world.count(0, SlotHome::Here), 0);
+    world.run_until(S, |world| world.homeless().is_empty());
+    assert_eq!(world.coverage.takeovers, 0);
+}
+
+#[test]
 fn a_log_that_has_shrunk_gets_claims_above_every_term_heard() {
     let mut world = calm(3);
     let highest = world.nodes[0].standings.iter().map(|standing| standing.term).max();

@@ -1,0 +1,84 @@
+//! A claim under way, and the image that grows from the log up to the claim.
+//!
+//! A claim expects nothing, so a busy home can't hold it off. An earlier append of anyone is in the log before
+//! the claim, or refused for ever. A read up to the claim therefore sees everything that was acknowledged. A
+//! replica that lags ends the read early: then the claim itself is missing, and the read goes on.
+
+use std::time::Instant;
+
+use roomcast_core::cluster::{Slot, Term};
+
+use super::image::{Image, RecordPlace};
+use super::ops::{LogEntry, OpId};
+use super::record::{Claimant, Content, LogRecord};
+
+/// A claim under way.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) generation: u64,
+    /// The term of the claim, once it is in the log.
+    pub(super) claimed: Option<Term>,
+    pub(super) replay: Replay,
+    /// The operation under way. `None`: a pause.
+    pub(super) op: Option<OpId>,
+    /// The end of the patience with the operation, or of the pause.
+    pub(super) until: Instant,
+    /// Requests wait up to this moment. `None`: they fail at once.
+    pub(super) requests_until: Option<Instant>,
+}
+
+/// The log as read so far.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) image: Image,
+    /// The highest term read.
+    pub(super) highest: Term,
+    /// The sequence of the next entry.
+    pub(super) next: u64,
+    /// The sequence of this node's last claim; 0: none read.
+    pub(super) own: u64,
+    /// Damaged entries.
+    pub(super) damaged: u64,
+    /// Entries of a term below a claim before them.
+    pub(super) out_of_term: u64,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            image: Image::default(),
+            highest: Term::default(),
+            next: 1,
+            own: 0,
+            damaged: 0,
+            out_of_term: 0,
+        }
+    }
+}
+
+impl Replay {
+    /// Takes the next entry of the log.
+    pub(super) fn take(&mut self, slot: Slot, entry: &LogEntry, own: &Claimant) {
+        if entry.sequence < self.next {
+            return;
+        }
+        self.next = entry.sequence.saturating_add(1);
+        let Some(record) = LogRecord::parse(slot, &entry.entry) else {
+            self.damaged += 1;
+            return;
+        };
+        let term = record.term_at(entry.sequence);
+        if let Content::Claim(claimant) = &record.content {
+            if claimant == own {
+                self.own = entry.sequence;
+            }
+        // The fence refuses such entries. One that is here all the same was never acknowledged by a home that
+        // knew of the claim before it.
+        } else if term < self.highest {
+            self.out_of_term += 1;
+            return;
+        }
+        self.highest = self.highest.max(term);
+        self.image.take(record.content, RecordPlace { sequence: entry.sequence, bytes: entry.entry.len() });
+    }
+}

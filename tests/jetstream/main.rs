@@ -1,0 +1,308 @@
+//! A node whose store is JetStream, on real NATS servers: one, and three with three copies of each stream.
+#![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod servers;
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use roomcast::config::Config;
+use roomcast::config::args::Args;
+use roomcast::server::Server;
+use roomcast_core::limits::{LOG_RESERVE_BYTES, LOG_STREAMS};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use self::servers::{ONE, Servers, Setting, THREE};
+use self::support::device::{list, reliable};
+use self::support::{Device, Doors, Encoding, Node, until};
+
+/// Longest time of one test, on a machine with much other work.
+const TEST_AGE_MAX: Duration = Duration::from_secs(120);
+
+/// Prints a line that no harness holds back.
+fn print(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
+}
+
+/// The configuration of a node on these servers, with some keys changed.
+fn config(servers: &Servers, keys: &[(&str, &str)]) -> Config {
+    let mut args = Args::default();
+    let free = || Some("127.0.0.1:0".to_owned());
+    args.flags.viewer_listen = free();
+    args.flags.publisher_listen = free();
+    args.flags.ops_listen = free();
+    args.flags.shards = Some("2".to_owned());
+    let urls = servers.urls();
+    let keys = [("CLUSTER__NATS", urls.as_str()), ("CLUSTER__NODE", "node-1")]
+        .into_iter()
+        .chain(keys.iter().copied());
+    let environment = keys.map(|(key, value)| (format!("ROOMCAST__{key}"), value.to_owned()));
+    Config::load(&args, environment.collect::<BTreeMap<_, _>>().into_iter()).unwrap()
+}
+
+/// A node on one server.
+fn node(servers: &Servers, keys: &[(&str, &str)]) -> Node {
+    let one_copy = [("CLUSTER__REPLICAS", "1")];
+    Node::of(config(servers, &one_copy.iter().chain(keys).copied().collect::<Vec<_>>()))
+}
+
+/// The text of a start that is refused.
+fn refused(config: Config) -> String {
+    Server::start(config).unwrap_err().to_string()
+}
+
+fn coupon(room: &str, number: usize) -> Value {
+    json!({"type": "coupon", "payload": {"room": room, "n": number}, "id": format!("{room}-{number}")})
+}
+
+/// Every stored message of a room: offset -> payload.
+async fn stored(doors: &Doors, room: &str) -> BTreeMap<u64, Value> {
+    let mut stored = BTreeMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = doors.pull(room, after.as_deref()).await;
+        for message in list(&page, "reliable") {
+            stored.insert(message["offset"].as_u64().unwrap(), message["payload"].clone());
+        }
+        if page["through"] == page["offset"] {
+            return stored;
+        }
+        after = Some(format!("{}:{}", page["epoch"].as_str().unwrap(), page["through"]));
+    }
+}
+
+/// Publishes a message again and again until its outcome is known, and returns its offset.
+async fn publish_until_known(doors: &Doors, room: &str, message: &Value) -> u64 {
+    loop {
+        let answer = doors.publisher_door().try_publish(room, message).await;
+        if let Some(answer) = answer.filter(|answer| answer.status != 503) {
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let result = answer.json()["results"][0].clone();
+            assert!(result["result"] == "durable" || result["result"] == "duplicate", "{result}");
+            return result["offset"].as_u64().unwrap();
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_durable_is_found_again_by_the_next_life_of_the_node() {
+    let test = "what_is_durable_is_found_again_by_the_next_life_of_the_node";
+    let Some(servers) = Servers::start(test, ONE).await else { return };
+    let within = timeout(
+        TEST_AGE_MAX,
+        Box::pin(async {
+            let rooms: Vec<String> = (0..20).map(|n| format!("room-{n}")).collect();
+            let first = node(&servers, &[]);
+            let metrics = first.metrics().await;
+            assert_eq!(metrics.sum("roomcast_slots", &["state=\"held\""]), 256);
+            let mut device = Device::join(&first, "room-0", Encoding::Json).await;
+            let mut published: BTreeMap<&str, BTreeMap<u64, Value>> = BTreeMap::new();
+            for number in 1..=5 {
+                for room in &rooms {
+                    let message = coupon(room, number);
+                    let offset = first.durable(room, &message).await;
+                    published.entry(room).or_default().insert(offset, message["payload"].clone());
+                }
+            }
+            // More records in a log than one answer to a read brings.
+            for number in 6..=400 {
+                let message = coupon("room-1", number);
+                let offset = first.durable("room-1", &message).await;
+                published.entry("room-1").or_default().insert(offset, message["payload"].clone());
+            }
+            let mut seen = BTreeMap::new();
+            while seen.len() < 5 {
+                for message in reliable(&device.batch().await) {
+                    seen.insert(message["offset"].as_u64().unwrap(), message["payload"].clone());
+                }
+            }
+            assert_eq!(seen, published["room-0"]);
+            let epoch = first.pull("room-0", None).await["epoch"].clone();
+            first.server.drain().await;
+
+            let second = node(&servers, &[]);
+            for (room, published) in &published {
+                assert_eq!(stored(&second, room).await, *published, "{room}");
+            }
+            let rest = second.pull("room-0", Some(&format!("{}:3", epoch.as_str().unwrap()))).await;
+            assert_eq!(rest["epoch"], epoch);
+            assert_eq!(list(&rest, "reliable").len(), 2);
+            let again = second.publisher_door().publish("room-0", &coupon("room-0", 2)).await;
+            assert_eq!(again.results(), ["duplicate"]);
+            assert_eq!(second.durable("room-0", &coupon("room-0", 9)).await, 6);
+            let receipt = second.receipt("room-0", 6).await;
+            assert_eq!(receipt["online"], 0);
+        }),
+    );
+    within.await.expect(test);
+}
+
+#[tokio::test]
+async fn a_second_node_s_claim_fences_the_first() {
+    let test = "a_second_node_s_claim_fences_the_first";
+    let Some(servers) = Servers::start(test, ONE).await else { return };
+    let within = timeout(
+        TEST_AGE_MAX,
+        Box::pin(async {
+            let first = node(&servers, &[]);
+            assert_eq!(first.durable("r1", &coupon("r1", 1)).await, 1);
+            let second = node(&servers, &[("CLUSTER__NODE", "node-2")]);
+            let fenced = first.publisher_door().publish("r1", &coupon("r1", 2)).await;
+            assert_eq!(fenced.status, 503, "{fenced:?}");
+            let metrics =
+                first.metrics_when("the lost slot", |metrics| metrics.sum("roomcast_fenced_total", &[]) == 1);
+            metrics.await;
+            assert_eq!(stored(&second, "r1").await.len(), 1);
+            assert_eq!(second.durable("r1", &coupon("r1", 2)).await, 2);
+            assert_eq!(second.metrics().await.sum("roomcast_out_of_term_total", &[]), 0);
+        }),
+    );
+    within.await.expect(test);
+}
+
+#[tokio::test]
+async fn a_node_does_not_start_on_servers_that_acknowledge_before_their_sync() {
+    let test = "a_node_does_not_start_on_servers_that_acknowledge_before_their_sync";
+    let Some(servers) = Servers::start(test, Setting { syncs: false, ..ONE }).await else { return };
+    let copies = ("CLUSTER__REPLICAS", "1");
+    let why = refused(config(&servers, &[copies]));
+    assert!(
+        why.starts_with("n0 acknowledges messages before its disk has them: set sync_interval: always"),
+        "{why}"
+    );
+    let node = Node::of(config(&servers, &[copies, ("CLUSTER__ALLOW_UNSYNCED", "true")]));
+    assert_eq!(node.durable("r1", &coupon("r1", 1)).await, 1);
+    drop(node);
+
+    let silent = Setting { has_system_user: false, ..ONE };
+    let Some(servers) = Servers::start(test, silent).await else { return };
+    let why = refused(config(&servers, &[copies]));
+    assert!(why.contains("can't be asked") && why.contains("cluster.system_credentials"), "{why}");
+}
+
+#[tokio::test]
+async fn a_stream_of_another_shape_stops_the_start() {
+    let test = "a_stream_of_another_shape_stops_the_start";
+    let Some(servers) = Servers::start(test, ONE).await else { return };
+    drop(node(&servers, &[]));
+    let why = refused(config(&servers, &[("CLUSTER__REPLICAS", "3")]));
+    assert!(why.starts_with("the stream RC_LOG_0 can't be used: it has replicas 1, not 3"), "{why}");
+    let foreign = async_nats::jetstream::stream::Config {
+        name: "XY_LOG_0".to_owned(),
+        subjects: vec!["xy.>".to_owned()],
+        ..Default::default()
+    };
+    servers.jetstream().await.create_stream(foreign).await.unwrap();
+    let why = refused(config(&servers, &[("CLUSTER__REPLICAS", "1"), ("CLUSTER__NAME", "xy")]));
+    assert!(why.contains("its metadata has roomcast_slots"), "{why}");
+}
+
+#[tokio::test]
+async fn full_streams_refuse_messages_and_take_claims() {
+    let test = "full_streams_refuse_messages_and_take_claims";
+    let Some(servers) = Servers::start(test, ONE).await else { return };
+    let within = timeout(
+        TEST_AGE_MAX,
+        Box::pin(async {
+            drop(node(&servers, &[]));
+            let jetstream = servers.jetstream().await;
+            for number in 0..LOG_STREAMS {
+                let stream = jetstream.get_stream(format!("RC_LOG_{number}")).await.unwrap();
+                let mut config = stream.cached_info().config.clone();
+                config.max_bytes = i64::try_from(LOG_RESERVE_BYTES + 500_000).unwrap();
+                jetstream.update_stream(config).await.unwrap();
+            }
+            let first = node(&servers, &[]);
+            let mut acked = BTreeMap::new();
+            let full = until("a full stream", async || {
+                let message = json!({"type": "coupon", "payload": "x".repeat(15_000)});
+                let answer = first.publisher_door().publish("r1", &message).await;
+                if answer.status != 200 {
+                    return Some(answer);
+                }
+                acked.insert(
+                    answer.json()["results"][0]["offset"].as_u64().unwrap(),
+                    message["payload"].clone(),
+                );
+                None
+            });
+            let full = full.await;
+            assert_eq!((full.status, full.text().contains("store_full")), (503, true), "{full:?}");
+            drop(first);
+            let second = node(&servers, &[]);
+            assert_eq!(stored(&second, "r1").await, acked);
+        }),
+    );
+    within.await.expect(test);
+}
+
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_while_servers_are_killed() {
+    let test = "nothing_acknowledged_is_lost_while_servers_are_killed";
+    let Some(mut servers) = Servers::start(test, THREE).await else { return };
+    let within = timeout(
+        TEST_AGE_MAX,
+        Box::pin(async {
+            let node = Node::of(config(&servers, &[]));
+            let doors = node.doors;
+            let rooms: Vec<String> = (0..16).map(|n| format!("room-{n}")).collect();
+            let (stop, stopped) = tokio::sync::watch::channel(false);
+            let publishers: Vec<_> = rooms
+                .iter()
+                .cloned()
+                .map(|room| {
+                    let stopped = stopped.clone();
+                    tokio::spawn(async move {
+                        let mut acked = BTreeMap::new();
+                        for number in 0.. {
+                            let message = coupon(&room, number);
+                            let offset = publish_until_known(&doors, &room, &message).await;
+                            acked.insert(offset, message["payload"].clone());
+                            if *stopped.borrow() {
+                                break;
+                            }
+                            sleep(Duration::from_millis(5)).await;
+                        }
+                        acked
+                    })
+                })
+                .collect();
+            for stream in ["RC_LOG_0", "RC_LOG_5"] {
+                sleep(Duration::from_millis(500)).await;
+                let leader = servers.leader(stream).await;
+                servers.kill(leader);
+                sleep(Duration::from_secs(2)).await;
+                servers.run(leader);
+                let is_ready = async || {
+                    let answer = node.ops_door().get("/readyz").await;
+                    (answer.status == 200).then_some(())
+                };
+                until("a node that is ready again", is_ready).await;
+            }
+            stop.send_replace(true);
+            let mut acked = Vec::new();
+            for publisher in publishers {
+                acked.push(publisher.await.unwrap());
+            }
+            for (room, acked) in rooms.iter().zip(&acked) {
+                assert_eq!(stored(&node, room).await, *acked, "{room}, as the node knows it");
+            }
+            let metrics = node.metrics().await;
+            assert_eq!(metrics.sum("roomcast_out_of_term_total", &[]), 0);
+            node.server.drain().await;
+            let next = Node::of(config(&servers, &[("CLUSTER__NODE", "node-2")]));
+            for (room, acked) in rooms.iter().zip(&acked) {
+                assert_eq!(stored(&next, room).await, *acked, "{room}, as the log has it");
+            }
+            let messages: usize = acked.iter().map(BTreeMap::len).sum();
+            print(&format!("{test}: {messages} messages acknowledged, none lost"));
+        }),
+    );
+    within.await.expect(test);
+}
