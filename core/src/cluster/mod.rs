@@ -3,6 +3,8 @@
 //! A room belongs to a slot. The rooms of a slot share their home node, the log of their reliable messages, and
 //! the term of that home.
 
+pub mod link;
+
 use crate::room::id::{NameKey, RoomName};
 
 /// Number of slots of a cluster, fixed for the life of its streams.
