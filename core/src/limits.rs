@@ -72,6 +72,15 @@ pub const LINK_FRAMES_KEPT_MAX: usize = 512;
 pub const LINK_FRAMES_KEPT_BYTES_MAX: usize = 4 * MIB;
 /// Bytes of the smallest frame that is named by number. Below: a frame is sent whole each time.
 pub const LINK_FRAME_KEPT_BYTES_MIN: usize = 64;
+/// Pieces of history in a word between nodes. Above: no node says so, and the word is dropped.
+pub const NODE_PIECES_MAX: usize = 1024;
+/// Bytes of the path and query of a call. Above: the call is dropped.
+pub const NODE_TARGET_BYTES_MAX: usize = 8 * KIB;
+/// Bytes of a content type between nodes. Above: the word is dropped.
+pub const NODE_CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// Longest age, and longest time for acknowledgements, that a word between nodes names. Above: no node says so, and
+/// the word is dropped.
+pub const NODE_AGE_MAX: Duration = Duration::from_secs(3600);
 /// Time of a call without an answer. Later: the outcome is unknown.
 pub const NODE_CALL_AGE_MAX: Duration = Duration::from_secs(10);
 /// Calls of a link without an answer, in each direction. Above: 503 `inbox_full`.
