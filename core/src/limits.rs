@@ -60,6 +60,80 @@ pub const TERM_PART_MAX: u64 = 1 << 62;
 pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
 /// Calls of the doors to other nodes that wait for the cluster's thread. Above: 503 `inbox_full`.
 pub const NODE_CALLS_MAX: usize = 1024;
+/// Bytes of a link's message, the largest payload of a NATS server by default. Above: an entry is cut into parts.
+pub const LINK_MESSAGE_BYTES_MAX: usize = MIB;
+/// Bytes of a link's message beside its entries. Above: the message is refused.
+pub const LINK_HEADER_BYTES_MAX: usize = 16 * KIB;
+/// Bytes of a message of several entries. Above: the next message takes the rest.
+pub const LINK_BUNDLE_BYTES_MAX: usize = 64 * KIB;
+/// Bytes of an entry in a message of several. Above: the entry has a message of its own.
+pub const LINK_BUNDLED_BYTES_MAX: usize = 8 * KIB;
+/// Entries of a message. Above: the next message takes the rest; a message with more is refused.
+pub const LINK_MESSAGE_ENTRIES_MAX: usize = 2048;
+/// Bytes of an entry. Above: an answer is replaced by a refusal, and parts of such an entry reset the link.
+pub const LINK_ENTRY_BYTES_MAX: usize = 6 * MIB;
+/// Batches of a link without an ack. Above: a batch lapses.
+pub const LINK_BATCHES_MAX: usize = 256;
+/// Bytes of batches of a link without an ack. Above: a batch lapses.
+pub const LINK_BATCH_BYTES_MAX: usize = 8 * MIB;
+/// Time of a batch without an ack, or three round trips if those take longer. Later: the batch lapses.
+pub const LINK_BATCH_AGE_MAX: Duration = Duration::from_millis(250);
+/// Bytes of a link's kept entries without an ack. Above: the link begins anew.
+pub const LINK_KEPT_BYTES_MAX: usize = 8 * MIB;
+/// Time of a kept entry without an ack. Later: the link begins anew.
+pub const LINK_KEPT_AGE_MAX: Duration = Duration::from_secs(2);
+/// Bytes of kept entries at which a link takes no further call. Above: 503 `inbox_full`.
+pub const LINK_CALL_BYTES_MAX: usize = 4 * MIB;
+/// Longest time of a taken message without an ack.
+pub const LINK_ACK_AGE_MAX: Duration = Duration::from_millis(10);
+/// Taken messages without an ack. At the bound: an ack is sent at once.
+pub const LINK_ACK_MESSAGES: usize = 16;
+/// Taken entries without an ack. At the bound: an ack is sent at once.
+pub const LINK_ACK_ENTRIES: usize = 64;
+/// Shortest time before a kept message is sent again.
+pub const LINK_REPEAT_AGE_MIN: Duration = Duration::from_millis(100);
+/// Longest time before a kept message is sent again.
+pub const LINK_REPEAT_AGE_MAX: Duration = Duration::from_millis(500);
+/// Bytes of messages that are sent again at once. Above: the rest follows after [`LINK_REPEAT_PAUSE`].
+pub const LINK_REPEAT_BYTES_MAX: usize = 256 * KIB;
+/// Pause between two bursts of repeated messages.
+pub const LINK_REPEAT_PAUSE: Duration = Duration::from_millis(10);
+/// Messages behind a lost one that are held until it is repeated. Above: dropped, and repeated or lapsed.
+pub const LINK_HELD_MESSAGES_MAX: usize = 4096;
+/// Bytes of messages behind a lost one. Above: dropped, and repeated or lapsed.
+pub const LINK_HELD_BYTES_MAX: usize = LINK_KEPT_BYTES_MAX + LINK_BATCH_BYTES_MAX;
+/// Runs of skipped messages that an ack names. Above: no honest node, and the link begins anew.
+pub const LINK_SKIPS_MAX: usize = 512;
+/// Entries of a link that wait for a shard with a full way. Above: the link begins anew.
+pub const LINK_WAITING_ENTRIES_MAX: usize = 4096;
+/// Bytes of entries of a link that wait for a shard with a full way. Above: the link begins anew.
+pub const LINK_WAITING_BYTES_MAX: usize = 8 * MIB;
+/// Former links to nodes that may come back. Above: the oldest is forgotten, and a link to that node begins
+/// with a reset.
+pub const LINKS_PARTED_MAX: usize = 256;
+/// Frames of a link that its later words name by number. Above: the oldest is sent whole again.
+pub const LINK_FRAMES_KEPT_MAX: usize = 512;
+/// Bytes of such frames. Above: the oldest is sent whole again.
+pub const LINK_FRAMES_KEPT_BYTES_MAX: usize = 4 * MIB;
+/// Bytes of the smallest frame that is named by number. Below: a frame is sent whole each time.
+pub const LINK_FRAME_KEPT_BYTES_MIN: usize = 64;
+/// Pieces of history in a word between nodes. Above: no node says so, and the word is dropped.
+pub const NODE_PIECES_MAX: usize = 1024;
+/// Bytes of the path and query of a call. Above: the call is dropped.
+pub const NODE_TARGET_BYTES_MAX: usize = 8 * KIB;
+/// Bytes of a content type between nodes. Above: the word is dropped.
+pub const NODE_CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// Longest age, and longest time for acknowledgements, that a word between nodes names. Above: no node says so, and
+/// the word is dropped.
+pub const NODE_AGE_MAX: Duration = Duration::from_secs(3600);
+/// Time of a call without an answer. Later: the outcome is unknown.
+pub const NODE_CALL_AGE_MAX: Duration = Duration::from_secs(10);
+/// Calls of a link without an answer, in each direction. Above: 503 `inbox_full`.
+pub const LINK_CALLS_MAX: usize = 1024;
+/// Words of a shard, or calls, that the cluster's thread takes in one turn. Above: the next turn.
+pub const EXCHANGE_TURN_WORDS_MAX: usize = 512;
+/// Pause before words that found a shard's way full are sent again.
+pub const EXCHANGE_PUMP_INTERVAL: Duration = Duration::from_millis(2);
 /// Longest room name, in bytes. Above: 400, at the handshake as well.
 pub const ROOM_NAME_BYTES_MAX: usize = 128;
 /// Longest type name, in bytes. Above: 400.

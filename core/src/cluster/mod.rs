@@ -3,6 +3,7 @@
 //! A room belongs to a slot. The rooms of a slot share their home node, the log of their reliable messages, and
 //! the term of that home.
 
+pub mod link;
 mod members;
 pub mod node;
 mod rendezvous;

@@ -267,6 +267,15 @@ impl View {
         self.settle(slot, self.outlook(now));
     }
 
+    /// Takes news of the log: somebody without a name has claimed the slot after this node.
+    pub fn lost(&mut self, slot: Slot, by: Term, now: Instant) {
+        let seat = &mut self.seats[slot.index()];
+        seat.own = Own::Not;
+        seat.fenced_at = Some(now);
+        self.adopt(slot, by, None, now);
+        self.settle(slot, self.outlook(now));
+    }
+
     /// Takes that the clock has stood still, as in a suspended machine: all slots freeze until they are proven.
     pub fn slept(&mut self, now: Instant) {
         self.members.forget_echoes();
