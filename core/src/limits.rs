@@ -730,6 +730,19 @@ pub const NATS_START_AGE_MAX: Duration = Duration::from_secs(10);
 pub const NATS_CONNECT_AGE_MAX: Duration = Duration::from_secs(2);
 /// Pause between two tries to connect to all NATS servers.
 pub const NATS_CONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// Commands of the log to its NATS connection that wait. Above: the operation waits, for its own time.
+pub const NATS_QUEUE_MAX: usize = 2048;
+/// Words to other nodes that wait in the NATS connection. Above: a message of a link waits in the link, and a
+/// heartbeat or a claim is dropped.
+pub const NODE_SENDS_MAX: usize = 128;
+/// Messages of other nodes in a turn of the cluster's thread. Above: deadlines and shards come first.
+pub const NODE_TURN_MESSAGES_MAX: usize = 256;
+/// Interval at which the doors get a new picture of the cluster.
+pub const CLUSTER_SHOWN_INTERVAL: Duration = Duration::from_millis(500);
+/// Suspension of the machine. Above: the echoes of the node prove nothing any more.
+pub const SUSPENSION_MAX: Duration = Duration::from_millis(100);
+/// Time for the goodbye of a node to reach its NATS server. Later: the others find out by its silence.
+pub const GOODBYE_AGE_MAX: Duration = Duration::from_secs(1);
 /// Interval of pings to the NATS server. Two without an answer: the client goes to another server.
 pub const NATS_PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Bytes of a file of credentials. Above: the node does not start.

@@ -33,7 +33,7 @@ impl Tenure {
         Self { view: View::new(own, now), waiting: BTreeMap::new() }
     }
 
-    /// Takes news of the log. News that name no node are a bug of another version, and ignored.
+    /// Takes news of the log.
     pub(super) fn hear(&mut self, news: LogNews, now: Instant) {
         match news {
             LogNews::Claimed { slot, term } => self.view.claimed(slot, term, now),
@@ -52,7 +52,8 @@ impl Tenure {
             match word {
                 ViewWord::Claim { slot, heard } => {
                     let orders = self.waiting.entry(slot).or_default();
-                    (orders.claim, orders.renew) = (Some(heard), false);
+                    orders.claim = Some(heard);
+                    orders.renew = false;
                 }
                 // An earlier claim that has not left is void.
                 ViewWord::Release { slot } => {

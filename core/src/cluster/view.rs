@@ -283,6 +283,11 @@ impl View {
         self.next_look = now;
     }
 
+    /// Has the next heartbeat sent at once: a new connection has no echo yet.
+    pub fn beat_now(&mut self, now: Instant) {
+        self.next_beat = now;
+    }
+
     /// Takes no further slots: the node drains.
     pub fn drain(&mut self, now: Instant) {
         if self.stage == NodeStage::Serving {
