@@ -32,7 +32,7 @@ pub(super) struct Subjects {
 
 /// A message for the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Posted {
+pub(super) struct BusPost {
     subject: String,
     /// The subject for answers of the server.
     reply: Option<String>,
@@ -41,7 +41,7 @@ pub(super) struct Posted {
 
 /// A message of the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum BusHeard {
     /// A heartbeat on the subject of `sender`.
     Beat { sender: String, bytes: Bytes },
     /// A claim.
@@ -83,18 +83,18 @@ impl Subjects {
     }
 
     /// A heartbeat of this node.
-    pub(super) fn beat(&self, payload: Bytes) -> Posted {
-        Posted { subject: self.beats(self.node.as_str()), reply: None, payload }
+    pub(super) fn beat(&self, payload: Bytes) -> BusPost {
+        BusPost { subject: self.beats(self.node.as_str()), reply: None, payload }
     }
 
     /// A claim for all nodes.
-    pub(super) fn claim(&self, payload: Bytes) -> Posted {
-        Posted { subject: self.claims(), reply: None, payload }
+    pub(super) fn claim(&self, payload: Bytes) -> BusPost {
+        BusPost { subject: self.claims(), reply: None, payload }
     }
 
     /// A message of the link to a node.
-    pub(super) fn link(&self, node: &NodeName, payload: Bytes) -> Posted {
-        Posted { subject: self.node(node), reply: None, payload }
+    pub(super) fn link(&self, node: &NodeName, payload: Bytes) -> BusPost {
+        BusPost { subject: self.node(node), reply: None, payload }
     }
 }
 
@@ -117,17 +117,17 @@ impl Bus {
     }
 
     /// A probe of a node.
-    pub(super) fn probe(&self, node: &NodeName, number: u64) -> Posted {
+    pub(super) fn probe(&self, node: &NodeName, number: u64) -> BusPost {
         let reply = Some(format!("{}.{node}.{number}", self.inbox));
-        Posted { subject: self.subjects.node(node), reply, payload: Bytes::new() }
+        BusPost { subject: self.subjects.node(node), reply, payload: Bytes::new() }
     }
 
     /// The next message. Never ends while the connection is away. Loses nothing if it is dropped before its end.
-    pub(super) async fn next(&mut self) -> Heard {
+    pub(super) async fn next(&mut self) -> BusHeard {
         loop {
             let heard = tokio::select! {
                 Some(message) = self.beats.next() => beat(message),
-                Some(message) = self.claims.next() => Some(Heard::Claim(message.payload)),
+                Some(message) = self.claims.next() => Some(BusHeard::Claim(message.payload)),
                 Some(message) = self.links.next() => link(message),
                 Some(message) = self.answers.next() => nobody_at(&self.inbox, &message),
                 // The client has ended, and another one is on its way.
@@ -140,17 +140,17 @@ impl Bus {
     }
 
     /// The next message that is there already.
-    pub(super) fn next_ready(&mut self) -> Option<Heard> {
+    pub(super) fn next_ready(&mut self) -> Option<BusHeard> {
         poll_once(self.next())
     }
 
     /// Sends a message, if the connection's queue has a place. True: it is in the queue.
-    pub(super) fn try_send(&self, posted: &Posted) -> bool {
+    pub(super) fn try_send(&self, posted: &BusPost) -> bool {
         poll_once(send(self.client.clone(), posted.clone())).is_some()
     }
 
     /// Sends a message once the connection's queue has a place. Nothing is sent if the future is dropped before.
-    pub(super) fn send(&self, posted: &Posted) -> impl Future<Output = ()> + use<> {
+    pub(super) fn send(&self, posted: &BusPost) -> impl Future<Output = ()> + use<> {
         send(self.client.clone(), posted.clone())
     }
 
@@ -162,8 +162,8 @@ impl Bus {
     }
 }
 
-async fn send(client: Client, posted: Posted) {
-    let Posted { subject, reply, payload } = posted;
+async fn send(client: Client, posted: BusPost) {
+    let BusPost { subject, reply, payload } = posted;
     let sent = match reply {
         None => client.publish(subject, payload).await,
         Some(reply) => client.publish_with_reply(subject, reply, payload).await,
@@ -184,22 +184,22 @@ fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-fn beat(message: Message) -> Option<Heard> {
+fn beat(message: Message) -> Option<BusHeard> {
     let sender = message.subject.as_str().rsplit('.').next()?.to_owned();
-    Some(Heard::Beat { sender, bytes: message.payload })
+    Some(BusHeard::Beat { sender, bytes: message.payload })
 }
 
-fn link(message: Message) -> Option<Heard> {
+fn link(message: Message) -> Option<BusHeard> {
     // A probe asks the server alone.
-    (!message.payload.is_empty()).then_some(Heard::Link(message.payload))
+    (!message.payload.is_empty()).then_some(BusHeard::Link(message.payload))
 }
 
-fn nobody_at(inbox: &str, message: &Message) -> Option<Heard> {
+fn nobody_at(inbox: &str, message: &Message) -> Option<BusHeard> {
     if message.status != Some(StatusCode::NO_RESPONDERS) {
         return None;
     }
     let (node, number) = message.subject.as_str().strip_prefix(inbox)?.strip_prefix('.')?.split_once('.')?;
-    Some(Heard::NobodyAt { node: node.to_owned(), number: number.parse().ok()? })
+    Some(BusHeard::NobodyAt { node: node.to_owned(), number: number.parse().ok()? })
 }
 
 /// Writes the story of the connection to the log.

@@ -18,7 +18,7 @@ use tokio::task;
 use tokio::time::{sleep_until, timeout};
 use tracing::{debug, error, info, warn};
 
-use super::bus::{Bus, Heard, Posted, Subjects};
+use super::bus::{Bus, BusHeard, BusPost, Subjects};
 use super::calls::{CallIn, Calls};
 use super::exchange::{Exchange, ExchangePlan};
 use super::heartbeat::{decode_beat, decode_claim, encode_beat, encode_claim};
@@ -96,7 +96,7 @@ impl ClusterBell {
 
 /// The orders of the server to the thread.
 #[derive(Debug, Default)]
-struct Stage {
+struct ClusterStage {
     is_draining: AtomicBool,
     is_stopped: AtomicBool,
 }
@@ -110,7 +110,7 @@ pub(crate) struct ClusterHandle {
     pub(crate) slots: Arc<Slots>,
     /// The cluster for the doors.
     pub(crate) shown: Arc<Shown>,
-    stage: Arc<Stage>,
+    stage: Arc<ClusterStage>,
     bell: ClusterBell,
     thread: Option<JoinHandle<()>>,
     /// Cuts the thread short: it drops everything without a word.
@@ -203,7 +203,7 @@ struct ClusterShell {
     /// Connections made so far: each begins with another server.
     turns: usize,
     /// A message of a link that found no place. It leaves before any other one.
-    kept: Option<Posted>,
+    kept: Option<BusPost>,
     tenure: Tenure,
     exchange: Exchange,
     log: LogWay,
@@ -265,7 +265,7 @@ impl ClusterShell {
         }
     }
 
-    async fn run(mut self, stage: &Stage) {
+    async fn run(mut self, stage: &ClusterStage) {
         loop {
             let now = clock::now();
             if stage.is_stopped.load(Ordering::Acquire) {
@@ -321,7 +321,7 @@ impl ClusterShell {
     }
 
     /// Takes a message, and those that are there already.
-    fn hear_all(&mut self, first: Heard) {
+    fn hear_all(&mut self, first: BusHeard) {
         let now = clock::now();
         self.hear(first, now);
         for _ in 1..NODE_TURN_MESSAGES_MAX {
@@ -330,19 +330,19 @@ impl ClusterShell {
         }
     }
 
-    fn hear(&mut self, heard: Heard, now: Now) {
+    fn hear(&mut self, heard: BusHeard, now: Now) {
         let readable = match heard {
-            Heard::Link(bytes) => {
+            BusHeard::Link(bytes) => {
                 self.exchange.take(bytes, now);
                 Ok(())
             }
-            Heard::Beat { sender, bytes } => {
+            BusHeard::Beat { sender, bytes } => {
                 decode_beat(&sender, &bytes).map(|beat| self.tenure.view.hear(&beat, now.instant))
             }
-            Heard::Claim(bytes) => {
+            BusHeard::Claim(bytes) => {
                 decode_claim(&bytes).map(|claim| self.tenure.view.hear_claim(&claim, now.instant))
             }
-            Heard::NobodyAt { node, number } => {
+            BusHeard::NobodyAt { node, number } => {
                 if let Some(node) = NodeName::parse(&node) {
                     self.tenure.view.no_responder(&node, number, now.instant);
                 }
@@ -408,7 +408,7 @@ impl ClusterShell {
     }
 
     /// Sends a message that may be lost.
-    fn post(&self, posted: &Posted) {
+    fn post(&self, posted: &BusPost) {
         if !self.bus.try_send(posted) {
             debug!("a word to all nodes found no place");
         }
