@@ -13,8 +13,8 @@ use tokio::time::sleep;
 use crate::clock;
 use crate::config::cluster::ClusterConfig;
 use roomcast_core::limits::{
-    NATS_CONNECT_AGE_MAX, NATS_CONNECT_PAUSE, NATS_CREDENTIALS_BYTES_MAX, NATS_PING_INTERVAL,
-    NATS_QUEUE_MAX, NATS_START_AGE_MAX,
+    NATS_CONNECT_AGE_MAX, NATS_CONNECT_PAUSE, NATS_CREDENTIALS_BYTES_MAX, NATS_PING_INTERVAL, NATS_QUEUE_MAX,
+    NATS_START_AGE_MAX,
 };
 
 /// User and password of the system account on servers of this machine, where the configuration names no

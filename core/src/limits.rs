@@ -856,7 +856,10 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MAX <= STORE_PROOF_BYTES, "after a proof the next message finds room");
     assert!(BEAT_INTERVAL.as_millis() < NODE_SILENCE_MAX.as_millis());
     assert!(NODE_SILENCE_MAX.as_millis() <= DEAD_AFTER_LEAST.as_millis());
-    assert!(2 * BEAT_INTERVAL.as_millis() < HEARING_AGE_MAX.as_millis(), "a beat, and the beat that lists it");
+    assert!(
+        2 * BEAT_INTERVAL.as_millis() < HEARING_AGE_MAX.as_millis(),
+        "a beat, and the beat that lists it"
+    );
     assert!(HEARING_AGE_MAX.as_millis() < RIGHT_AGE_MAX.as_millis(), "slots are proven before they freeze");
     assert!(RENEWAL_INTERVAL.as_millis() < RIGHT_AGE_MAX.as_millis());
     assert!(RIGHT_AGE_MAX.as_millis() <= BEATS_WAITING_MAX as u128 * BEAT_INTERVAL.as_millis());

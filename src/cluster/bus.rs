@@ -209,6 +209,8 @@ fn note(event: Event) {
         Event::Disconnected | Event::Closed => warn!("no NATS server: the other nodes are not reached"),
         Event::SlowConsumer(_) => warn!("messages of other nodes came too fast, and some were dropped"),
         Event::LameDuckMode | Event::Draining => info!(%event, "the NATS server leaves"),
-        Event::ServerError(_) | Event::ClientError(_) => warn!(%event, "an error on the way to the other nodes"),
+        Event::ServerError(_) | Event::ClientError(_) => {
+            warn!(%event, "an error on the way to the other nodes")
+        }
     }
 }

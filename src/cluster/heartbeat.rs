@@ -8,7 +8,9 @@ use prost::Message as _;
 
 use roomcast_core::cluster::node::{Claim, HeardNode, Heartbeat, HeldSlot, NodeLoad, NodeName};
 use roomcast_core::cluster::{Slot, Term};
-use roomcast_core::limits::{BEAT_BYTES_MAX, NODES_MAX, REGION_MAX, SHARDS_MAX, TERM_PART_MAX, VIEWER_URL_MAX};
+use roomcast_core::limits::{
+    BEAT_BYTES_MAX, NODES_MAX, REGION_MAX, SHARDS_MAX, TERM_PART_MAX, VIEWER_URL_MAX,
+};
 use roomcast_core::node_proto as wire;
 
 /// The reason why a word of a stranger is dropped.
@@ -18,7 +20,18 @@ pub(super) struct Unreadable(&'static str);
 
 /// The bytes of a heartbeat.
 pub(super) fn encode_beat(beat: &Heartbeat) -> Bytes {
-    let Heartbeat { node, incarnation, number, version, load, is_draining, is_leaving, slots, heard } = beat;
+    let Heartbeat {
+        node,
+        incarnation,
+        number,
+        version,
+        load,
+        is_draining,
+        is_deaf,
+        is_leaving,
+        slots,
+        heard,
+    } = beat;
     let slots = slots.iter().map(|HeldSlot { slot, term }| wire::HeldSlot {
         slot: u32::from(slot.0),
         generation: term.generation,
@@ -43,6 +56,7 @@ pub(super) fn encode_beat(beat: &Heartbeat) -> Bytes {
         busy_permille: load.busy_permille,
         draining: *is_draining,
         leaving: *is_leaving,
+        deaf: *is_deaf,
         slots: slots.collect(),
         heard: heard.collect(),
     };
@@ -93,6 +107,7 @@ pub(super) fn decode_beat(sender: &str, bytes: &[u8]) -> Result<Heartbeat, Unrea
             busy_permille: beat.busy_permille,
         },
         is_draining: beat.draining,
+        is_deaf: beat.deaf,
         is_leaving: beat.leaving,
         slots,
         heard: heard?,
@@ -177,6 +192,7 @@ mod tests {
                 busy_permille: 1000,
             },
             is_draining: true,
+            is_deaf: true,
             is_leaving: true,
             slots: Slot::all().map(|slot| HeldSlot { slot, term }).collect(),
             heard: heard.collect(),

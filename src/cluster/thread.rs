@@ -34,7 +34,8 @@ use roomcast_core::cluster::OwnNode;
 use roomcast_core::cluster::node::{NodeLoad, NodeName};
 use roomcast_core::cluster::view::ViewWord;
 use roomcast_core::limits::{
-    CLUSTER_SHOWN_INTERVAL, GOODBYE_AGE_MAX, LOG_NEWS_MAX, NODE_SENDS_MAX, NODE_TURN_MESSAGES_MAX, SUSPENSION_MAX,
+    CLUSTER_SHOWN_INTERVAL, GOODBYE_AGE_MAX, LOG_NEWS_MAX, NODE_SENDS_MAX, NODE_TURN_MESSAGES_MAX,
+    SUSPENSION_MAX,
 };
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
@@ -168,7 +169,8 @@ pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartErro
     let cut = Arc::<Notify>::default();
     let (ready, is_ready) = handover::sync_channel(1);
     let thread = {
-        let (calls, shown, stage, cut) = (calls.clone(), Arc::clone(&shown), Arc::clone(&stage), Arc::clone(&cut));
+        let (calls, shown, stage, cut) =
+            (calls.clone(), Arc::clone(&shown), Arc::clone(&stage), Arc::clone(&cut));
         thread::Builder::new().name("cluster".into()).spawn(move || {
             runtime.block_on(async move {
                 let name = NodeName::parse(&plan.config.node).expect("the configuration checks the name");
@@ -231,7 +233,8 @@ impl ClusterShell {
         shown: Arc<Shown>,
     ) -> Self {
         let now = clock::now().instant;
-        let ClusterPlan { config, incarnation, shards, slots, log, home_key, ways, calls_in, bell, load } = plan;
+        let ClusterPlan { config, incarnation, shards, slots, log, home_key, ways, calls_in, bell, load } =
+            plan;
         let exchange = Exchange::new(ExchangePlan {
             incarnation,
             home_key,
@@ -387,7 +390,9 @@ impl ClusterShell {
                 }
                 ViewWord::Probe { name, number } => self.post(&self.bus.probe(&name, number)),
                 ViewWord::Reconnect => self.reconnect(),
-                ViewWord::NameTaken => error!("another node runs under this node's name (cluster.node): end one"),
+                ViewWord::NameTaken => {
+                    error!("another node runs under this node's name (cluster.node): end one")
+                }
                 ViewWord::Claim { .. } | ViewWord::Release { .. } | ViewWord::Renew { .. } => {
                     unreachable!("tenure keeps the orders of the log")
                 }
@@ -399,11 +404,8 @@ impl ClusterShell {
     }
 
     fn beat(&mut self, now: Instant) -> Bytes {
-        let load = NodeLoad {
-            region: self.region.clone(),
-            viewer_url: self.viewer_url.clone(),
-            ..(self.load)()
-        };
+        let load =
+            NodeLoad { region: self.region.clone(), viewer_url: self.viewer_url.clone(), ..(self.load)() };
         encode_beat(&self.tenure.view.heartbeat(load, now))
     }
 

@@ -51,6 +51,9 @@ pub struct Peer {
     pub is_alive: bool,
     incarnation: u64,
     version: u32,
+    /// The number of the last heartbeat.
+    number: u64,
+    is_deaf: bool,
     has_left: bool,
     heard_at: Instant,
     /// The last moment at which a third node heard this one.
@@ -171,7 +174,8 @@ impl Members {
             return;
         }
         // The time of sending counts: a stopped process finds old echoes once it goes on.
-        let Some(sent) = self.waiting.iter().find(|sent| sent.number == beat.number).map(|beat| beat.sent) else {
+        let Some(sent) = self.waiting.iter().find(|sent| sent.number == beat.number).map(|beat| beat.sent)
+        else {
             return;
         };
         self.waiting.retain(|waiting| waiting.number > beat.number);
@@ -188,7 +192,7 @@ impl Members {
         if let Some(peer) = known {
             // A late word of a former life, or of a node that has said goodbye.
             let is_former = beat.incarnation < peer.incarnation && peer.is_alive;
-            if is_former || !is_new_life && peer.has_left {
+            if is_former || !is_new_life && (peer.has_left || beat.number <= peer.number) {
                 return None;
             }
         } else if self.peers.len() == NODES_MAX {
@@ -203,6 +207,8 @@ impl Members {
         peer.load = beat.load.clone();
         peer.is_draining = beat.is_draining;
         peer.version = beat.version;
+        peer.number = beat.number;
+        peer.is_deaf = beat.is_deaf;
         peer.heard_at = now;
         peer.silence = Silence::default();
         peer.is_alive = !beat.is_leaving;
@@ -228,6 +234,8 @@ impl Members {
             is_alive: false,
             incarnation: beat.incarnation,
             version: 0,
+            number: 0,
+            is_deaf: false,
             has_left: false,
             heard_at: now,
             told_at: None,
@@ -364,9 +372,9 @@ impl Members {
         hearing
     }
 
-    /// True for a living node in its present life.
-    pub(super) fn lives(&self, key: NodeKey) -> bool {
-        self.peers.values().any(|peer| peer.key == key && peer.is_alive)
+    /// True for a node that can be the home of slots: it lives in this life, and has its echo.
+    pub(super) fn can_order(&self, key: NodeKey) -> bool {
+        self.peers.values().any(|peer| peer.key == key && peer.is_alive && !peer.is_deaf)
     }
 
     /// The number of a known node, alive or not.
@@ -389,11 +397,17 @@ impl Members {
         self.ignored
     }
 
+    /// The others that may take slots.
+    fn takers(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
+        self.peers.iter().filter(|(_, peer)| peer.is_alive && !peer.is_deaf && !peer.is_draining)
+    }
+
     /// The nodes that may take a slot, first choice first. `own_too` puts this node among them, as `None`.
     pub(super) fn order_of(&self, slot: Slot, own_too: bool) -> Vec<Option<NodeKey>> {
         let own = own_too.then(|| (rendezvous::score(&self.own.name, slot, self.own.shards), None));
-        let peers = self.peers.iter().filter(|(_, peer)| peer.is_alive && !peer.is_draining);
-        let peers = peers.map(|(name, peer)| (rendezvous::score(name, slot, peer.load.shards), Some(peer.key)));
+        let peers = self
+            .takers()
+            .map(|(name, peer)| (rendezvous::score(name, slot, peer.load.shards), Some(peer.key)));
         let mut scored: Vec<_> = own.into_iter().chain(peers).collect();
         scored.sort_by(|a, b| b.0.total_cmp(&a.0));
         scored.into_iter().map(|(_, node)| node).collect()
@@ -402,8 +416,7 @@ impl Members {
     /// True if this node comes before all living nodes in the order of a slot.
     pub(super) fn is_first_choice(&self, slot: Slot) -> bool {
         let own = rendezvous::score(&self.own.name, slot, self.own.shards);
-        let mut others = self.peers.iter().filter(|(_, peer)| peer.is_alive && !peer.is_draining);
-        others.all(|(name, peer)| rendezvous::score(name, slot, peer.load.shards) < own)
+        self.takers().all(|(name, peer)| rendezvous::score(name, slot, peer.load.shards) < own)
     }
 }
 

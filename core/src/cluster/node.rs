@@ -52,6 +52,8 @@ pub struct Heartbeat {
     pub load: NodeLoad,
     /// The node takes no further slots and devices.
     pub is_draining: bool,
+    /// The node has no echo, so it orders nothing, and others take its slots.
+    pub is_deaf: bool,
     /// A goodbye: the node ends, and its slots are free.
     pub is_leaving: bool,
     /// All slots that the node holds.

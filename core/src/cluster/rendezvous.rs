@@ -24,7 +24,8 @@ mod tests {
 
     #[test]
     fn slots_are_shared_by_weight_and_only_those_of_a_gone_node_move() {
-        let nodes = [("a", 2), ("b", 2), ("c", 4)].map(|(name, weight)| (NodeName::parse(name).unwrap(), weight));
+        let nodes =
+            [("a", 2), ("b", 2), ("c", 4)].map(|(name, weight)| (NodeName::parse(name).unwrap(), weight));
         let first = |among: &[(NodeName, u32)], slot| {
             let best = among.iter().max_by(|x, y| score(&x.0, slot, x.1).total_cmp(&score(&y.0, slot, y.1)));
             best.unwrap().0.clone()

@@ -5,7 +5,7 @@
 //! the caller drains [`View::poll_word`] to `None`, and calls [`View::due`] at [`View::poll_deadline`]. Pure.
 //!
 //! - The highest term heard of a slot wins. A node that holds a slot under a lower term freezes it, and asks the log.
-//! - Without a living home, the first living node in the slot's rendezvous order claims the slot in its log.
+//! - Without a living home that has its echo, the first living node in the slot's rendezvous order claims the slot in its log.
 //! - The right to order: an echo within `RIGHT_AGE_MAX`, and either more than half of the known nodes within that time,
 //!   or an acknowledged append to the slot's log within it. The hearing is mutual: a node counts that hears this one.
 //! - A frozen slot thaws with an append that was sent after the freeze: until then nobody else has claimed the slot.
@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::members::{MemberWord, Members, OwnNode, Peer};
-use super::node::{Claim, HeldSlot, Heartbeat, NODE_VERSION, NodeLoad, NodeName};
+use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NodeLoad, NodeName};
 use super::{NodeKey, SLOTS, Slot, SlotHome, Standing, Term};
 use crate::limits::{
     BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX, RENEWAL_INTERVAL,
@@ -224,7 +224,7 @@ impl View {
             seat.own = Own::Held(Hold { term, proven: now, renewed: Some(now), frozen: None });
             let node = self.members.own().name.clone();
             self.words.push_back(ViewWord::Tell(Claim { slot, term, node }));
-        } else if seat.home.is_none_or(|home| !self.members.lives(home)) {
+        } else if seat.home.is_none_or(|home| !self.members.can_order(home)) {
             // The log has shrunk: the claim is repeated with the next generation.
             seat.own = Own::Claiming(why);
             self.words.push_back(ViewWord::Claim { slot, heard: seat.term });
@@ -316,6 +316,7 @@ impl View {
             version: NODE_VERSION,
             load,
             is_draining: self.stage != NodeStage::Serving,
+            is_deaf: !self.members.echo_age(now).is_some_and(|age| age < RIGHT_AGE_MAX),
             is_leaving: self.stage == NodeStage::Leaving,
             slots: held.collect(),
             heard: self.members.heard(now),
@@ -442,7 +443,9 @@ impl View {
             if is_over {
                 seat.home = None;
             }
-            if is_over || seat.standing.home != SlotHome::There(node) {
+            // A node that has turned deaf, or is not deaf any more, changes all its slots.
+            let stands_there = seat.standing.home == SlotHome::There(node);
+            if is_over || stands_there != self.members.can_order(node) {
                 self.settle(slot, outlook);
             }
         }
@@ -453,7 +456,7 @@ impl View {
         let seat = &mut self.seats[slot.index()];
         let is_own = matches!(seat.own, Own::Held(hold) if hold.term == term);
         // The claim was heard before the life of its node.
-        let lacks_home = seat.home.is_none_or(|home| !self.members.lives(home));
+        let lacks_home = seat.home.is_none_or(|home| !self.members.can_order(home));
         if term > seat.term || term == seat.term && lacks_home && home.is_some() && !is_own {
             seat.term = term;
             seat.home = home;
@@ -491,7 +494,7 @@ impl View {
         let home = match seat.own {
             Own::Held(Hold { frozen: None, .. }) => SlotHome::Here,
             Own::Held(_) => SlotHome::Frozen,
-            Own::Not | Own::Claiming(_) => match seat.home.filter(|home| self.members.lives(*home)) {
+            Own::Not | Own::Claiming(_) => match seat.home.filter(|home| self.members.can_order(*home)) {
                 Some(home) => SlotHome::There(home),
                 None => SlotHome::Nobody,
             },
@@ -517,7 +520,7 @@ impl View {
         }
         if let Some(frozen) = hold.frozen {
             // The log says in time that it has the later claim. If it is silent, the living home is believed.
-            let is_elsewhere = is_superseded && seat.home.is_some_and(|home| self.members.lives(home));
+            let is_elsewhere = is_superseded && seat.home.is_some_and(|home| self.members.can_order(home));
             if age(frozen) >= FROZEN_AGE_MAX || is_elsewhere && age(seat.since) >= CLAIM_GRACE {
                 return self.give_up(slot);
             }
@@ -533,7 +536,7 @@ impl View {
 
     /// Gives up a claim that is another node's by now.
     fn claim_on(&mut self, slot: Slot, why: ClaimWhy) {
-        let has_home = self.seats[slot.index()].home.is_some_and(|home| self.members.lives(home));
+        let has_home = self.seats[slot.index()].home.is_some_and(|home| self.members.can_order(home));
         if has_home || why == ClaimWhy::Preferred && !self.is_first_choice(slot) {
             self.give_up(slot);
         }
@@ -545,8 +548,9 @@ impl View {
         let seat = &self.seats[slot.index()];
         let is_within = |since: Instant, time| now.saturating_duration_since(since) < time;
         // A claimant that nobody knows yet: its heartbeat is on its way.
-        let is_promised = seat.home.is_none() && seat.term > Term::default() && is_within(seat.since, CLAIM_GRACE);
-        let has_home = seat.home.is_some_and(|home| self.members.lives(home));
+        let is_promised =
+            seat.home.is_none() && seat.term > Term::default() && is_within(seat.since, CLAIM_GRACE);
+        let has_home = seat.home.is_some_and(|home| self.members.can_order(home));
         let is_fenced = !hears_most && seat.fenced_at.is_some_and(|at| is_within(at, FENCED_PAUSE));
         if may_claim && !has_home && !is_promised && !is_fenced && self.is_first_choice(slot) {
             let seat = &mut self.seats[slot.index()];

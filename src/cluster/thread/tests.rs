@@ -40,7 +40,8 @@ impl Server {
         std::fs::write(&file, text).unwrap();
         let mut command = Command::new(program);
         command.arg("--config").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = Self { child: command.spawn().unwrap(), folder, url: format!("nats://127.0.0.1:{port}") };
+        let server =
+            Self { child: command.spawn().unwrap(), folder, url: format!("nats://127.0.0.1:{port}") };
         until(10, async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
         Some(server)
     }

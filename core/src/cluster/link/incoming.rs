@@ -59,8 +59,7 @@ impl Incoming {
             self.ack_at = Some(now);
             return Ok(());
         }
-        let is_full =
-            self.unacked_messages >= LINK_ACK_MESSAGES || self.unacked_entries >= LINK_ACK_ENTRIES;
+        let is_full = self.unacked_messages >= LINK_ACK_MESSAGES || self.unacked_entries >= LINK_ACK_ENTRIES;
         self.ack_by(if is_full { now } else { now + LINK_ACK_AGE_MAX });
         if message.kept_before > self.kept_taken {
             self.hold(message);
@@ -96,7 +95,8 @@ impl Incoming {
 
     fn hold(&mut self, message: LinkMessage) {
         let bytes = message.bytes;
-        let has_room = self.held.len() < LINK_HELD_MESSAGES_MAX && self.held_bytes + bytes <= LINK_HELD_BYTES_MAX;
+        let has_room =
+            self.held.len() < LINK_HELD_MESSAGES_MAX && self.held_bytes + bytes <= LINK_HELD_BYTES_MAX;
         if has_room && !self.held.contains_key(&message.seq) {
             self.held_bytes += bytes;
             self.held.insert(message.seq, message);

@@ -14,7 +14,9 @@ use std::ops::RangeInclusive;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
-use crate::limits::{LINK_HEADER_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_ENTRIES_MAX, LINK_SKIPS_MAX};
+use crate::limits::{
+    LINK_HEADER_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_ENTRIES_MAX, LINK_SKIPS_MAX,
+};
 
 /// The version of links. Nodes of different versions have no link.
 pub const LINK_VERSION: u8 = 1;

@@ -150,7 +150,12 @@ impl<T> Outgoing<T> {
         self.repeat_at = Some(now + self.trip.repeat_after());
     }
 
-    pub(super) fn push(&mut self, entry: LinkEntry<T>, events: &mut VecDeque<LinkEvent<T>>, now: Instant) -> Pushed {
+    pub(super) fn push(
+        &mut self,
+        entry: LinkEntry<T>,
+        events: &mut VecDeque<LinkEvent<T>>,
+        now: Instant,
+    ) -> Pushed {
         let (bytes, tag) = match entry {
             LinkEntry::Batch { bytes, tag } => {
                 let is_full = self.batches_open >= LINK_BATCHES_MAX

@@ -120,7 +120,10 @@ impl World {
             let life = if is_batch { said.batches[&number] } else { said.kept[&number] };
             let before = said.kept.range(..number).rev().take_while(|(_, of)| **of >= life);
             for (earlier, of) in before {
-                assert!(*of != life || said.heard_kept.contains(earlier), "kept {earlier} is before {number}");
+                assert!(
+                    *of != life || said.heard_kept.contains(earlier),
+                    "kept {earlier} is before {number}"
+                );
             }
             if !is_batch {
                 said.heard_kept.insert(number);
@@ -175,7 +178,8 @@ impl World {
                 }
             }
             for side in 0..2 {
-                if self.links[side].poll_deadline().is_some_and(|at| at <= self.now) && !self.is_stopped[side] {
+                if self.links[side].poll_deadline().is_some_and(|at| at <= self.now) && !self.is_stopped[side]
+                {
                     self.links[side].due(self.now);
                     self.hear(side);
                 }

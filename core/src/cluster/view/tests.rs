@@ -109,6 +109,16 @@ fn a_home_that_nobody_hears_gives_way_within_the_overlap() {
 }
 
 #[test]
+fn a_home_that_hears_nothing_gives_way_although_it_is_heard() {
+    let mut world = calm(3);
+    world.nodes[0].hears_bus = false;
+    world.run_until(4 * S, |world| world.count(1, SlotHome::Here) + world.count(2, SlotHome::Here) == 256);
+    assert_eq!(world.count(0, SlotHome::Here), 0);
+    world.heal();
+    world.run_until(2 * S, |world| world.homeless().is_empty());
+}
+
+#[test]
 fn a_node_that_a_third_one_hears_is_not_dead() {
     let mut world = calm(3);
     world.cuts[0][1] = true;
@@ -174,7 +184,8 @@ fn nodes_past_the_bound_are_ignored_and_counted() {
     let own = OwnNode { name: name(0), incarnation: 1, shards: 1, dead_after: RIGHT_AGE_MAX };
     let mut view = View::new(own.clone(), now);
     for index in 1..=crate::limits::NODES_MAX + 3 {
-        let beat = View::new(OwnNode { name: name(index), ..own.clone() }, now).heartbeat(NodeLoad::default(), now);
+        let beat =
+            View::new(OwnNode { name: name(index), ..own.clone() }, now).heartbeat(NodeLoad::default(), now);
         view.hear(&beat, now);
     }
     assert_eq!(view.peers().count(), crate::limits::NODES_MAX);
@@ -184,6 +195,7 @@ fn nodes_past_the_bound_are_ignored_and_counted() {
 /// Draws faults for some seconds.
 fn suffer(world: &mut World) {
     world.slow_claims_permille = 20;
+    world.reconnects_help = true;
     let nodes = world.nodes.len();
     for _ in 0..world.rng.usize(2..6) {
         let node = world.rng.usize(0..nodes);
@@ -268,7 +280,9 @@ fn every_slot_has_one_home_again_after_every_trouble() {
         sum.met_claims += seen.met_claims;
     }
     println!("{sum:?}");
-    for count in [sum.takeovers, sum.freezes, sum.thaws, sum.two_claims, sum.reconnects, sum.fences, sum.releases] {
+    for count in
+        [sum.takeovers, sum.freezes, sum.thaws, sum.two_claims, sum.reconnects, sum.fences, sum.releases]
+    {
         assert!(count >= 50, "{sum:?}");
     }
 }

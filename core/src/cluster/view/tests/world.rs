@@ -51,13 +51,27 @@ enum News {
 enum Event {
     Due,
     Deliver(Message),
-    NoResponder { name: NodeName, number: u64 },
+    NoResponder {
+        name: NodeName,
+        number: u64,
+    },
     /// An operation reaches the log.
-    Reach { slot: Slot, op: Op, epoch: u64 },
+    Reach {
+        slot: Slot,
+        op: Op,
+        epoch: u64,
+    },
     /// The log's machine of the node learns of the outcome.
-    Answer { slot: Slot, news: News, epoch: u64 },
+    Answer {
+        slot: Slot,
+        news: News,
+        epoch: u64,
+    },
     /// The machine tries its claim again.
-    Retry { slot: Slot, epoch: u64 },
+    Retry {
+        slot: Slot,
+        epoch: u64,
+    },
     Start,
     Resume,
 }
@@ -102,6 +116,7 @@ pub(super) struct World {
     pub(super) delay_max: u64,
     pub(super) log_down_until: u64,
     pub(super) slow_claims_permille: u32,
+    pub(super) reconnects_help: bool,
     /// The slot whose words are in the trace.
     pub(super) traced: Slot,
     /// The slot that has broken a rule.
@@ -154,6 +169,7 @@ impl World {
             delay_max: 3 * MS,
             log_down_until: 0,
             slow_claims_permille: 0,
+            reconnects_help: false,
             traced: Slot(0),
             failed: None,
             sequence: 0,
@@ -270,7 +286,9 @@ impl World {
     /// Takes the words of a view, and sets its next deadline.
     pub(super) fn drive(&mut self, node: usize) {
         while let Some(word) = self.nodes[node].view.poll_word() {
-            if let ViewWord::Claim { slot, .. } | ViewWord::Release { slot } | ViewWord::Renew { slot } = &word {
+            if let ViewWord::Claim { slot, .. } | ViewWord::Release { slot } | ViewWord::Renew { slot } =
+                &word
+            {
                 self.log_slot(node, *slot, || format!("{word:?}"));
             }
             match word {
@@ -340,7 +358,7 @@ impl World {
         self.coverage.reconnects += 1;
         self.log(node, || "reconnects".to_owned());
         // Another server may be better.
-        if self.rng.u32(0..10) == 0 {
+        if self.reconnects_help && self.rng.u32(0..10) == 0 {
             self.nodes[node].hears_bus = true;
             self.nodes[node].reaches_bus = true;
             for other in 0..self.nodes.len() {
@@ -428,14 +446,18 @@ impl World {
     /// Keeps the account of nodes that order a slot.
     fn order(&mut self, node: usize, slot: Slot) {
         let at = &self.nodes[node];
-        let orders = at.is_up && at.paused_until <= self.now && at.standings[slot.index()].home == SlotHome::Here;
+        let orders =
+            at.is_up && at.paused_until <= self.now && at.standings[slot.index()].home == SlotHome::Here;
         let before = self.ordering[slot.index()];
         let after = if orders { before | 1 << node } else { before & !(1 << node) };
         self.ordering[slot.index()] = after;
         if before.count_ones() > 1 {
             let overlap = self.now - self.overlap_since[slot.index()];
             self.failed = (overlap > OVERLAP_MAX).then_some(slot);
-            assert!(overlap <= OVERLAP_MAX, "{slot:?} was ordered by two nodes ({before:b}) for {overlap} µs");
+            assert!(
+                overlap <= OVERLAP_MAX,
+                "{slot:?} was ordered by two nodes ({before:b}) for {overlap} µs"
+            );
         }
         if after.count_ones() > 1 && before.count_ones() < 2 {
             self.overlap_since[slot.index()] = self.now;
