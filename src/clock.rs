@@ -15,6 +15,14 @@ pub fn now() -> Now {
     Now { instant: Instant::now(), unix_ms: millis(since_1970) }
 }
 
+/// Time for which the machine has been suspended since its start. [`Now::instant`] stands still meanwhile.
+pub(crate) fn suspended() -> Duration {
+    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or(Duration::ZERO);
+    // In this order, so that a pause between the two readings is no suspension.
+    let boot = read(ClockId::Boottime);
+    boot.saturating_sub(read(ClockId::Monotonic))
+}
+
 /// The processor time of this process, in all its threads, with the kernel's work for the process.
 pub(crate) fn node_cpu() -> Duration {
     // A clock, since `getrusage` may count in ticks of 4 ms.

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 use crate::clock;
 use crate::config::cluster::ClusterConfig;
 use roomcast_core::limits::{
-    NATS_CONNECT_AGE_MAX, NATS_CONNECT_PAUSE, NATS_CREDENTIALS_BYTES_MAX, NATS_PING_INTERVAL,
+    NATS_CONNECT_AGE_MAX, NATS_CONNECT_PAUSE, NATS_CREDENTIALS_BYTES_MAX, NATS_PING_INTERVAL, NATS_QUEUE_MAX,
     NATS_START_AGE_MAX,
 };
 
@@ -30,6 +30,10 @@ pub(crate) struct Login {
     inbox: String,
     credentials: Option<PathBuf>,
     system: SystemLogin,
+    /// Commands of the node that wait for the connection. Above: the next one waits with its sender.
+    queue: usize,
+    /// The servers are tried in their order.
+    is_in_order: bool,
 }
 
 /// The way into the system account.
@@ -91,7 +95,27 @@ impl Login {
             inbox: format!("_INBOX_{name}_{node}"),
             credentials: credentials.clone(),
             system,
+            queue: NATS_QUEUE_MAX,
+            is_in_order: false,
         }
+    }
+
+    /// The same login with a shorter queue of commands.
+    pub(crate) fn with_queue(self, queue: usize) -> Self {
+        Self { queue, ..self }
+    }
+
+    /// The same login with its servers in a fixed order, which begins `turns` servers further.
+    pub(crate) fn turned(&self, turns: usize) -> Self {
+        let mut turned = Self { is_in_order: true, ..self.clone() };
+        let count = turned.servers.len().max(1);
+        turned.servers.rotate_left(turns % count);
+        turned
+    }
+
+    /// The error of a connection that ended as soon as it was made.
+    pub(crate) fn unreached(&self, why: &dyn std::fmt::Display) -> NatsError {
+        NatsError::Unreached { servers: self.servers.join(", "), why: why.to_string() }
     }
 
     /// Connects to a server of the cluster's account, with tries for `NATS_START_AGE_MAX`. The client then
@@ -147,8 +171,10 @@ impl Login {
         let until: Instant = clock::now().instant + patience;
         loop {
             // The files are read again for each try: somebody may be exchanging them.
-            let options = options()?
+            let options = if self.is_in_order { options()?.retain_servers_order() } else { options()? };
+            let options = options
                 .name(&self.name)
+                .client_capacity(self.queue)
                 .custom_inbox_prefix(&self.inbox)
                 .ping_interval(NATS_PING_INTERVAL)
                 .connection_timeout(NATS_CONNECT_AGE_MAX)

@@ -20,25 +20,25 @@ use roomcast_core::room::{CarryWant, LatestPlace, RefreshWant, SegmentSaid};
 
 /// An entry of a control lane: a segment speaks to the home of its room.
 #[derive(Debug)]
-pub(super) struct Control {
-    pub(super) room: RoomName,
+pub(crate) struct Control {
+    pub(crate) room: RoomName,
     /// The life of the room, as the segment knows it; `None` for a join, which opens the room.
-    pub(super) run: Option<Run>,
-    pub(super) said: SegmentSaid,
+    pub(crate) run: Option<Run>,
+    pub(crate) said: SegmentSaid,
 }
 
 /// An entry of a frame lane: a home speaks to a shard that holds members of its room.
 #[derive(Debug)]
-pub(super) struct Delivery {
-    pub(super) room: RoomName,
+pub(crate) struct Delivery {
+    pub(crate) room: RoomName,
     /// The life of the room.
-    pub(super) run: Run,
-    pub(super) said: HomeSaid,
+    pub(crate) run: Run,
+    pub(crate) said: HomeSaid,
 }
 
 /// The words of a home to a segment of its room.
 #[derive(Debug)]
-pub(super) enum HomeSaid {
+pub(crate) enum HomeSaid {
     /// A batch.
     Level(Arc<Level>),
     /// The answer to a join: the connection becomes a member when its shard takes the welcome.
@@ -78,40 +78,40 @@ pub(super) enum HomeSaid {
 
 /// The answer to a join.
 #[derive(Debug)]
-pub(super) struct Welcome {
+pub(crate) struct Welcome {
     /// The member holds everything up to this batch.
-    pub(super) seq: Seq,
+    pub(crate) seq: Seq,
     /// The shard of the connection on its node.
-    pub(super) shard: u16,
+    pub(crate) shard: u16,
     /// The connection, as the join named it.
-    pub(super) connection: u64,
+    pub(crate) connection: u64,
     /// Number of the join.
-    pub(super) join: u32,
+    pub(crate) join: u32,
     /// Encoding of the member's frames.
-    pub(super) encoding: Encoding,
+    pub(crate) encoding: Encoding,
     /// The life of the reliable stream; `None` while the stream is unknown.
-    pub(super) epoch: Option<Epoch>,
+    pub(crate) epoch: Option<Epoch>,
     /// The member's place in the reliable stream.
-    pub(super) place: StreamPlace,
+    pub(crate) place: StreamPlace,
     /// The member's place among the latest values; `None`: the frame has all of them.
-    pub(super) latest: Option<LatestPlace>,
+    pub(crate) latest: Option<LatestPlace>,
     /// The welcome frame.
-    pub(super) frame: Bytes,
+    pub(crate) frame: Bytes,
     /// Older history, to follow in pieces: the newest first.
-    pub(super) pieces: Arc<[Bytes]>,
+    pub(crate) pieces: Arc<[Bytes]>,
 }
 
 /// The answer to a join the home refuses.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct JoinRefused {
+pub(crate) struct JoinRefused {
     /// The shard of the connection on its node.
-    pub(super) shard: u16,
+    pub(crate) shard: u16,
     /// The connection, as the join named it.
-    pub(super) connection: u64,
+    pub(crate) connection: u64,
     /// Number of the join.
-    pub(super) join: u32,
+    pub(crate) join: u32,
     /// Reason for the error frame.
-    pub(super) code: &'static str,
+    pub(crate) code: &'static str,
 }
 
 /// The fate of a delivery.

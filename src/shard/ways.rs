@@ -21,6 +21,10 @@ pub(crate) enum NodeWord {
     ToHome(Control),
     /// A home speaks to a branch of its room.
     ToBranch(Delivery),
+    /// The shard has taken [`FromNode::Reset`] of the node. Words to the node before this one belong to the former
+    /// link, and are dropped: a departure among them would be counted off a member of the new link. No other node
+    /// says this.
+    ResetTaken,
 }
 
 /// A word of a shard to another node.
@@ -41,7 +45,8 @@ pub(crate) enum FromNode {
         word: NodeWord,
     },
     /// The link to the node begins anew, or has ended. Words on their way are lost in both directions: homes
-    /// lose the node's members, and branches with their home there join again. Said to every shard.
+    /// lose the node's members, and branches with their home there join again. Said to every shard, which answers
+    /// with [`NodeWord::ResetTaken`] before any other word to the node.
     Reset {
         /// The other node.
         node: NodeKey,

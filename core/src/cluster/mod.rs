@@ -3,6 +3,14 @@
 //! A room belongs to a slot. The rooms of a slot share their home node, the log of their reliable messages, and
 //! the term of that home.
 
+pub mod link;
+mod members;
+pub mod node;
+mod rendezvous;
+pub mod view;
+
+pub use members::{OwnNode, Peer};
+
 use crate::room::id::{NameKey, RoomName};
 
 /// Number of slots of a cluster, fixed for the life of its streams.

@@ -209,10 +209,11 @@ pub struct Counts {
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        self.written += other.written;
-        self.queued += other.queued;
-        self.skipped += other.skipped;
-        self.acked += other.acked;
+        // Counts of other nodes are bounded one by one only.
+        self.written = self.written.saturating_add(other.written);
+        self.queued = self.queued.saturating_add(other.queued);
+        self.skipped = self.skipped.saturating_add(other.skipped);
+        self.acked = self.acked.saturating_add(other.acked);
     }
 }
 

@@ -44,6 +44,30 @@ impl LatestPlace {
     pub fn begin(known: Seq, seq: Seq) -> Self {
         Self { next: 0, ahead: known, behind: seq }
     }
+
+    /// The place with these parts, as another node says it. `next` may be past the keys of the room.
+    #[must_use]
+    pub fn at(next: u32, ahead: Seq, behind: Seq) -> Self {
+        Self { next: next as usize, ahead, behind }
+    }
+
+    /// The number of the next key.
+    #[must_use]
+    pub fn next(self) -> u32 {
+        u32::try_from(self.next).unwrap_or(u32::MAX)
+    }
+
+    /// The seq as of which the member knows the keys from the next one on.
+    #[must_use]
+    pub fn ahead(self) -> Seq {
+        self.ahead
+    }
+
+    /// The seq as of which the member knows the keys before the next one.
+    #[must_use]
+    pub fn behind(self) -> Seq {
+        self.behind
+    }
 }
 
 /// The part of the latest values for one frame.
@@ -113,7 +137,9 @@ impl Latest {
         seq: Seq,
         mut take: impl FnMut(&'a LatestValue) -> bool,
     ) -> Option<LatestPlace> {
-        let LatestPlace { next: first, ahead, behind } = place;
+        let LatestPlace { next, ahead, behind } = place;
+        // Another node may name a place of a former life of the room.
+        let first = next.min(self.values.len());
         let mut refused = |keys: std::ops::Range<usize>, known: Seq| {
             let values = self.values[keys.clone()].iter();
             let mut lacking = keys.zip(values).filter_map(|(number, value)| Some((number, value.as_ref()?)));

@@ -101,6 +101,9 @@ pub struct Acks {
     longest_ms: u64,
 }
 
+/// Longest time of an acknowledgement, in milliseconds. Past an hour all are the same.
+const MS_MAX: u64 = 3_600_000;
+
 /// Buckets between two powers of two. With 8, a percentile is too high by an eighth at most.
 const BUCKETS_PER_OCTAVE: u64 = 8;
 
@@ -108,8 +111,7 @@ impl Acks {
     /// Counts an acknowledgement, `took` after the sending (after the acceptance, if no segment existed
     /// then). Of a device with a name only the time counts here.
     pub fn add(&mut self, took: Duration, is_named: bool) {
-        // Past an hour all are the same.
-        let took_ms = millis(took).min(3_600_000);
+        let took_ms = millis(took).min(MS_MAX);
         let bucket = bucket_of(took_ms);
         if self.times.len() <= bucket {
             self.times.resize(bucket + 1, 0);
@@ -118,6 +120,26 @@ impl Acks {
         self.timed += 1;
         self.count += u64::from(!is_named);
         self.longest_ms = self.longest_ms.max(took_ms);
+    }
+
+    /// The counts with these parts, as another node says them. `None` for counts that no segment can have.
+    #[must_use]
+    pub fn of_parts(count: u64, times: Vec<u32>, longest_ms: u64) -> Option<Self> {
+        let timed = times.iter().copied().map(u64::from).sum();
+        let is_possible = times.len() <= bucket_of(MS_MAX) + 1 && longest_ms <= MS_MAX && count <= timed;
+        is_possible.then_some(Self { count, timed, times, longest_ms })
+    }
+
+    /// The acknowledgements in each bucket of time, as far as the longest time needs.
+    #[must_use]
+    pub fn in_buckets(&self) -> &[u32] {
+        &self.times
+    }
+
+    /// The longest time, in milliseconds.
+    #[must_use]
+    pub fn longest_ms(&self) -> u64 {
+        self.longest_ms
     }
 
     /// Adds the counts of another segment.

@@ -1,6 +1,8 @@
 //! The words between a node's cluster and its log: who holds which slot is decided by claims in the log, and
 //! wanted by the cluster.
 
+use std::time::Instant;
+
 use roomcast_core::cluster::{Slot, Term};
 
 /// A word of the cluster to the log.
@@ -43,6 +45,9 @@ pub enum LogNews {
     Proven {
         /// The slot.
         slot: Slot,
+        /// The first sending of the append, by the clock of [`Now`](roomcast_core::now::Now). An older proof than a
+        /// freeze of the slot does not thaw it.
+        sent: Instant,
     },
     /// Another node has claimed the slot. Unanswered appends have failed as unknown, and the slot is released.
     Fenced {
@@ -68,7 +73,7 @@ impl LogNews {
     /// The slot of the word.
     pub(super) fn slot(&self) -> Slot {
         match self {
-            Self::Claimed { slot, .. } | Self::Proven { slot } | Self::Fenced { slot, .. } => *slot,
+            Self::Claimed { slot, .. } | Self::Proven { slot, .. } | Self::Fenced { slot, .. } => *slot,
         }
     }
 }

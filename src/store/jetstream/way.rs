@@ -131,7 +131,7 @@ mod tests {
             log.tell(claimed(1, sequence));
         }
         log.tell(claimed(2, 7));
-        log.tell(LogNews::Proven { slot: Slot(3) });
+        log.tell(LogNews::Proven { slot: Slot(3), sent: crate::clock::now().instant });
         log.tell(claimed(2, 8));
         for _ in 0..LOG_NEWS_MAX {
             assert!(cluster.next_news().is_some());

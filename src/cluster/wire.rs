@@ -1,0 +1,100 @@
+//! The words between nodes in bytes (`proto/cluster.proto`).
+//!
+//! A node reads the bytes of another node as a stranger's: names, numbers and sizes are checked here, so a shard
+//! never sees a word that no shard can say. A word takes at most about 30 times its bytes in memory, and an
+//! entry of a link has a bound.
+
+mod calls;
+mod codes;
+mod control;
+mod delivery;
+mod frames;
+mod numbers;
+#[cfg(test)]
+mod tests;
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use prost::Message;
+
+use super::calls::{CallOutcome, NodeRequest};
+use crate::shard::lane::{Control, Delivery};
+use crate::shard::ways::NodeWord;
+pub(super) use frames::{FramesSent, FramesTaken};
+use roomcast_core::limits::LINK_BUNDLED_BYTES_MAX;
+use roomcast_core::node_proto as pb;
+
+/// An entry of a link.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// A word of a shard.
+    Node(NodeWord),
+    /// A request for the doors.
+    Call {
+        /// The caller's number.
+        number: u64,
+        /// The request.
+        request: NodeRequest,
+    },
+    /// The answer to a call.
+    Answer {
+        /// The number of the call.
+        number: u64,
+        /// The outcome.
+        outcome: CallOutcome,
+    },
+}
+
+/// The bytes are no word of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BadWord;
+
+/// The bytes of a word of a segment.
+pub(super) fn control(control: &Control) -> Bytes {
+    encode(pb::word::Word::Control(control::encode(control)))
+}
+
+/// The bytes of a word of a home. Ages are those at `now`.
+pub(super) fn delivery(delivery: &Delivery, frames: &mut FramesSent, now: Instant) -> Bytes {
+    encode(pb::word::Word::Delivery(delivery::encode(delivery, frames, now)))
+}
+
+/// The bytes of a call.
+pub(super) fn call(number: u64, request: &NodeRequest) -> Bytes {
+    encode(pb::word::Word::Call(calls::encode_request(number, request)))
+}
+
+/// The bytes of an answer to a call.
+pub(super) fn answer(number: u64, outcome: &CallOutcome) -> Bytes {
+    encode(pb::word::Word::Answer(calls::encode_outcome(number, outcome)))
+}
+
+fn encode(word: pb::word::Word) -> Bytes {
+    pb::Word { word: Some(word) }.encode_to_vec().into()
+}
+
+impl Word {
+    /// Reads a word that came at `now`.
+    ///
+    /// # Errors
+    /// [`BadWord`] for everything that no node says.
+    pub(super) fn decode(entry: Bytes, frames: &mut FramesTaken, now: Instant) -> Result<Self, BadWord> {
+        // Small entries share the bytes of a bundle.
+        let shares = if entry.len() < LINK_BUNDLED_BYTES_MAX { usize::MAX } else { entry.len() };
+        frames.begin_word(shares);
+        let word = pb::Word::decode(entry).map_err(|_| BadWord)?.word.ok_or(BadWord)?;
+        Ok(match word {
+            pb::word::Word::Control(control) => Self::Node(NodeWord::ToHome(control::decode(control)?)),
+            pb::word::Word::Delivery(delivery) => {
+                Self::Node(NodeWord::ToBranch(delivery::decode(delivery, frames, now)?))
+            }
+            pb::word::Word::Call(call) => {
+                Self::Call { number: call.number, request: calls::decode_request(call)? }
+            }
+            pb::word::Word::Answer(answer) => {
+                Self::Answer { number: answer.number, outcome: calls::decode_outcome(answer)? }
+            }
+        })
+    }
+}
