@@ -23,7 +23,7 @@ use crossbeam_queue::ArrayQueue;
 use tokio::sync::mpsc;
 
 use self::peer::Peer;
-use self::shards::Shards;
+use self::shards::ShardEnds;
 use super::calls::{CallFailed, CallIn, CallOut};
 use crate::shard::ways::{NodeWord, ToNode, WayOut};
 use roomcast_core::cluster::NodeKey;
@@ -94,7 +94,7 @@ pub(crate) struct Exchange {
     parted: VecDeque<PartedLink>,
     /// The generation of a link to an incarnation that is not among `parted`.
     first_generation: u32,
-    shards: Shards,
+    shards: ShardEnds,
     /// The number of the next call.
     next_call: u64,
     bell: Arc<AnswerBell>,
@@ -134,7 +134,7 @@ impl Wake for AnswerBell {
 impl Exchange {
     /// An exchange without links.
     pub(crate) fn new(plan: ExchangePlan) -> Self {
-        let shards = Shards::new(plan.ways.clone(), plan.home_key);
+        let shards = ShardEnds::new(plan.ways.clone(), plan.home_key);
         let bell = Arc::new(AnswerBell { is_rung: AtomicBool::new(false), wake: Arc::clone(&plan.wake) });
         Self {
             plan,
@@ -166,7 +166,7 @@ impl Exchange {
         self.nodes.insert(incarnation, node);
     }
 
-    /// Ends the link to a node, which is dead or has said goodbye. Shards hear a reset, and calls are unknown.
+    /// Ends the link to a node, which is dead or has said goodbye. ShardEnds hear a reset, and calls are unknown.
     pub(crate) fn part(&mut self, node: NodeKey, now: Now) {
         self.now = Some(now.instant);
         let Some(mut peer) = self.peers.remove(&node) else { return };

@@ -10,16 +10,14 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::LinkCounts;
-use super::shards::Shards;
+use super::shards::ShardEnds;
 use crate::cluster::calls::{CallFailed, CallIn, CallOut, CallOutcome, NodeAnswer, NodeRequest};
 use crate::cluster::wire::{self, FramesSent, FramesTaken, Word};
 use crate::shard::lane::{Delivery, HomeSaid};
 use crate::shard::ways::{FromNode, NodeWord};
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::cluster::link::{Link, LinkEnds, LinkEntry, LinkEvent, LinkMessage};
-use roomcast_core::limits::{
-    LINK_CALL_BYTES_MAX, LINK_CALLS_MAX, LINK_ENTRY_BYTES_MAX, NODE_CALL_AGE_MAX,
-};
+use roomcast_core::limits::{LINK_CALL_BYTES_MAX, LINK_CALLS_MAX, LINK_ENTRY_BYTES_MAX, NODE_CALL_AGE_MAX};
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
 /// The batch of an entry.
@@ -229,7 +227,8 @@ impl Peer {
                     LinkEvent::Lapsed { tag } => {
                         let newest = gaps.entry(tag.room.clone()).or_insert((tag.run, tag.seq));
                         // Batches of a room lapse in order, but for a change of its run.
-                        *newest = (tag.run, if newest.0 == tag.run { newest.1.max(tag.seq) } else { tag.seq });
+                        *newest =
+                            (tag.run, if newest.0 == tag.run { newest.1.max(tag.seq) } else { tag.seq });
                         news.lapsed.push(tag);
                     }
                 }
@@ -245,7 +244,7 @@ impl Peer {
     /// Gives the words of the other node to shards and doors, as far as those take them.
     pub(super) fn deliver(
         &mut self,
-        shards: &mut Shards,
+        shards: &mut ShardEnds,
         doors: &mpsc::Sender<CallIn>,
         waker: &Waker,
         now: Instant,

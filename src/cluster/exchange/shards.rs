@@ -11,7 +11,7 @@ use roomcast_core::room::id::{NameKey, RoomName};
 
 /// The ways to the shards and back.
 #[derive(Debug)]
-pub(super) struct Shards {
+pub(super) struct ShardEnds {
     home_key: NameKey,
     ends: Vec<ShardEnd>,
 }
@@ -46,9 +46,10 @@ impl ShardEnd {
     }
 }
 
-impl Shards {
+impl ShardEnds {
     pub(super) fn new(ways: Vec<WayOut>, home_key: NameKey) -> Self {
-        let end = |out| ShardEnd { out, awaited: BTreeMap::new(), untold: VecDeque::new(), is_touched: false };
+        let end =
+            |out| ShardEnd { out, awaited: BTreeMap::new(), untold: VecDeque::new(), is_touched: false };
         Self { home_key, ends: ways.into_iter().map(end).collect() }
     }
 

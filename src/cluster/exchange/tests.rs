@@ -505,8 +505,7 @@ fn the_cost_of_a_forwarded_join() {
         left -= turn;
         for connection in 0..u64::from(turn) {
             let encoding = Encoding::Json;
-            let join =
-                Join { shard: 0, connection, join: 1, encoding, seen: None, cursor: None, device: 77 };
+            let join = Join { shard: 0, connection, join: 1, encoding, seen: None, cursor: None, device: 77 };
             let word =
                 NodeWord::ToHome(Control { room: room.clone(), run: None, said: SegmentSaid::Join(join) });
             sides[0].ways[homes[0]].way.out.push(ToNode { node: OTHER[0], word }).unwrap();
@@ -525,7 +524,10 @@ fn the_cost_of_a_forwarded_join() {
             }
             spent[1 - from] += crate::clock::thread_cpu() - begun;
             while let Some(told) = sides[1 - from].ways[homes[1 - from]].way.back.pop() {
-                let FromNode::Word { word: NodeWord::ToHome(Control { said: SegmentSaid::Join(join), .. }), .. } = told
+                let FromNode::Word {
+                    word: NodeWord::ToHome(Control { said: SegmentSaid::Join(join), .. }),
+                    ..
+                } = told
                 else {
                     continue;
                 };

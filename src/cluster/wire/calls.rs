@@ -71,7 +71,8 @@ pub(super) fn encode_outcome(number: u64, outcome: &CallOutcome) -> pb::CallAnsw
 pub(super) fn decode_outcome(answer: pb::CallAnswer) -> Result<CallOutcome, BadWord> {
     Ok(match answer.outcome.ok_or(BadWord)? {
         Outcome::Answer(answer) => {
-            let status = u16::try_from(answer.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
+            let status =
+                u16::try_from(answer.status).ok().and_then(|status| StatusCode::from_u16(status).ok());
             Ok(NodeAnswer {
                 status: status.ok_or(BadWord)?,
                 content_type: content_type(answer.content_type)?,

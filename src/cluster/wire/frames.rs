@@ -9,9 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use super::{BadWord, pb};
-use roomcast_core::limits::{
-    LINK_FRAME_KEPT_BYTES_MIN, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX,
-};
+use roomcast_core::limits::{LINK_FRAME_KEPT_BYTES_MIN, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX};
 
 /// The newest frames of a link that have a number.
 #[derive(Debug, Default)]
@@ -142,8 +140,7 @@ impl FramesTaken {
         }
         if number != self.frames.next() {
             // A word between could not be read, so its frames have no place here: their numbers find nothing.
-            self.frames =
-                NumberedFrames { before: number - 1, ..NumberedFrames::default() };
+            self.frames = NumberedFrames { before: number - 1, ..NumberedFrames::default() };
         }
         self.frames.keep(frame.clone());
         while self.frames.shed().is_some() {}

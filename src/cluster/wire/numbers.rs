@@ -91,9 +91,8 @@ pub(super) fn latest_message(place: LatestPlace) -> pb::LatestPlace {
 }
 
 pub(super) fn latest(place: Option<pb::LatestPlace>) -> Result<Option<LatestPlace>, BadWord> {
-    let read = |place: pb::LatestPlace| {
-        Ok(LatestPlace::at(place.next, seq(place.ahead)?, seq(place.behind)?))
-    };
+    let read =
+        |place: pb::LatestPlace| Ok(LatestPlace::at(place.next, seq(place.ahead)?, seq(place.behind)?));
     place.map(read).transpose()
 }
 

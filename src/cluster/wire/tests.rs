@@ -226,7 +226,8 @@ impl Drawn {
                 shard: self.rng.u16(..256),
                 connection: self.rng.u64(..),
                 join: self.rng.u32(..),
-                code: ["draining", "joins_refused", "rooms_full", "no_home", "overloaded"][self.rng.usize(..5)],
+                code: ["draining", "joins_refused", "rooms_full", "no_home", "overloaded"]
+                    [self.rng.usize(..5)],
             }),
             3 => HomeSaid::Refresh {
                 want: self.refresh(),
@@ -419,7 +420,8 @@ fn impossible_words_are_refused() {
 fn a_number_names_the_same_frame_at_both_ends_or_none() {
     let mut sent = FramesSent::default();
     let mut taken = FramesTaken::default();
-    let frames: Vec<Bytes> = (0..2 * LINK_FRAMES_KEPT_MAX).map(|n| Bytes::from(vec![n.to_le_bytes()[0]; 100])).collect();
+    let frames: Vec<Bytes> =
+        (0..2 * LINK_FRAMES_KEPT_MAX).map(|n| Bytes::from(vec![n.to_le_bytes()[0]; 100])).collect();
     for frame in frames.iter().chain(frames.iter().rev()) {
         let word = sent.encode(frame);
         assert_eq!(taken.decode(word), Ok(frame.clone()));

@@ -14,7 +14,9 @@ use std::ops::RangeInclusive;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
-use crate::limits::{LINK_HEADER_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_ENTRIES_MAX, LINK_SKIPS_MAX};
+use crate::limits::{
+    LINK_HEADER_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_ENTRIES_MAX, LINK_SKIPS_MAX,
+};
 
 /// The version of links. Nodes of different versions have no link.
 pub const LINK_VERSION: u8 = 1;
@@ -63,7 +65,7 @@ pub struct LinkMessage {
     pub(super) kept_before: u64,
     /// The sender has settled all messages before this one, so the addressee forgets their skips.
     pub(super) floor: u64,
-    pub(super) ack: Ack,
+    pub(super) ack: LinkAck,
     pub(super) entries: Vec<Bytes>,
     /// Bytes of the entries.
     pub(super) bytes: usize,
@@ -96,7 +98,7 @@ pub(super) enum Shape {
 
 /// An acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Ack {
+pub(super) struct LinkAck {
     /// All messages up to this one were taken or skipped.
     pub(super) through: u64,
     /// Messages whose batches were skipped, rising.
@@ -139,7 +141,7 @@ impl LinkMessage {
         let seq = number(&mut bytes)?;
         let kept_before = number(&mut bytes)?;
         let floor = number(&mut bytes)?;
-        let ack = Ack { through: number(&mut bytes)?, skips: skips(&mut bytes)? };
+        let ack = LinkAck { through: number(&mut bytes)?, skips: skips(&mut bytes)? };
         let bytes_left = bytes.len();
         let entries = entries(bytes)?;
         let shape = if flags & PART == 0 {
