@@ -2,18 +2,33 @@
 //!
 //! The cluster's thread owns the exchange, gives it the messages of the bus, and sends the messages that the
 //! exchange makes. The exchange waits for nothing and reads no clock.
+//!
+//! A reset loses all words on their way. Words that a shard had said before it took the reset are dropped here, up to
+//! its `ResetTaken`.
 
+mod peer;
+mod shards;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::mpsc;
 
-use super::calls::{CallIn, CallOut};
-use crate::shard::ways::WayOut;
+use self::peer::Peer;
+use self::shards::ShardEnds;
+use super::calls::{CallFailed, CallIn, CallOut};
+use crate::shard::ways::{NodeWord, ToNode, WayOut};
 use roomcast_core::cluster::NodeKey;
+use roomcast_core::cluster::link::{BadMessage, LinkEnds, LinkMessage};
+use roomcast_core::limits::{EXCHANGE_PUMP_INTERVAL, EXCHANGE_TURN_WORDS_MAX, LINKS_PARTED_MAX};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
 
@@ -72,49 +87,245 @@ pub(crate) struct LinkShown {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     plan: ExchangePlan,
+    peers: BTreeMap<NodeKey, Peer>,
+    /// Incarnation -> the number of the node.
+    nodes: BTreeMap<u64, NodeKey>,
+    /// Former links, the oldest first. A node that comes back in the same life may still hold its end.
+    parted: VecDeque<PartedLink>,
+    /// The generation of a link to an incarnation that is not among `parted`.
+    first_generation: u32,
+    shards: ShardEnds,
+    /// The number of the next call.
+    next_call: u64,
+    bell: Arc<AnswerBell>,
+    /// The link that sends next.
+    sending: Option<NodeKey>,
+    /// The last moment heard of.
+    now: Option<Instant>,
+    pump_at: Option<Instant>,
+}
+
+/// The last generation of a link that has ended.
+#[derive(Debug, Clone, Copy)]
+struct PartedLink {
+    incarnation: u64,
+    generation: u32,
+}
+
+/// Rings when a door has answered a call of another node.
+struct AnswerBell {
+    is_rung: AtomicBool,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for AnswerBell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerBell").field("is_rung", &self.is_rung).finish_non_exhaustive()
+    }
+}
+
+impl Wake for AnswerBell {
+    fn wake(self: Arc<Self>) {
+        self.is_rung.store(true, Ordering::Release);
+        (self.wake)();
+    }
 }
 
 impl Exchange {
     /// An exchange without links.
     pub(crate) fn new(plan: ExchangePlan) -> Self {
-        Self { plan }
+        let shards = ShardEnds::new(plan.ways.clone(), plan.home_key);
+        let bell = Arc::new(AnswerBell { is_rung: AtomicBool::new(false), wake: Arc::clone(&plan.wake) });
+        Self {
+            plan,
+            peers: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            parted: VecDeque::new(),
+            first_generation: 1,
+            shards,
+            next_call: 1,
+            bell,
+            sending: None,
+            now: None,
+            pump_at: None,
+        }
     }
 
-    /// Begins a link to a node. `incarnation` is that of the other node.
+    /// Begins a link to a node. `incarnation` is that of the other node. A second meeting changes nothing.
     pub(crate) fn meet(&mut self, node: NodeKey, incarnation: u64, now: Now) {
-        let _ = (node, incarnation, now);
+        self.now = Some(now.instant);
+        if self.peers.contains_key(&node) || self.nodes.contains_key(&incarnation) {
+            return;
+        }
+        let former = self.parted.iter().position(|parted| parted.incarnation == incarnation);
+        let former = former.and_then(|at| self.parted.remove(at));
+        // The other end may hold the former link. A number above its generation tells of a reset.
+        let generation = former.map_or(self.first_generation, |parted| parted.generation.saturating_add(1));
+        let ends = LinkEnds { own: self.plan.incarnation, peer: incarnation };
+        self.peers.insert(node, Peer::new(node, ends, generation, now.instant));
+        self.nodes.insert(incarnation, node);
     }
 
-    /// Ends the link to a node, which is dead or has said goodbye. Shards hear a reset, and calls are unknown.
+    /// Ends the link to a node, which is dead or has said goodbye. ShardEnds hear a reset, and calls are unknown.
     pub(crate) fn part(&mut self, node: NodeKey, now: Now) {
-        let _ = (node, now);
+        self.now = Some(now.instant);
+        let Some(mut peer) = self.peers.remove(&node) else { return };
+        peer.give_up();
+        let incarnation = peer.incarnation();
+        self.nodes.remove(&incarnation);
+        self.parted.push_back(PartedLink { incarnation, generation: peer.generation() });
+        if self.parted.len() > LINKS_PARTED_MAX
+            && let Some(forgotten) = self.parted.pop_front()
+        {
+            self.first_generation = self.first_generation.max(forgotten.generation.saturating_add(1));
+        }
+        self.shards.tell_reset(node);
     }
 
-    /// Takes a message of the bus. Bytes of strangers, of former lives and of unknown versions are dropped.
+    /// Takes a message of the bus. Bytes of strangers, of former lives and of unknown versions are dropped. The
+    /// caller takes a turn behind its messages.
     pub(crate) fn take(&mut self, message: Bytes, now: Now) {
-        let _ = (message, now);
+        self.now = Some(now.instant);
+        match LinkMessage::parse(message) {
+            Ok(message) => {
+                let Some(node) = self.nodes.get(&message.from).copied() else { return };
+                let Some(peer) = self.peers.get_mut(&node) else { return };
+                if message.to != self.plan.incarnation {
+                    // The other node has not heard of this life.
+                    return peer.drop_word();
+                }
+                peer.take(message, now.instant);
+                self.hear(node, now.instant);
+            }
+            Err(BadMessage::Version { version, from }) => {
+                if let Some(node) = self.nodes.get(&from).copied()
+                    && let Some(peer) = self.peers.get_mut(&node)
+                    && peer.close()
+                {
+                    tracing::warn!(node = node.0, version, "the link is closed: another version of links");
+                    self.shards.tell_reset(node);
+                }
+            }
+            // The sender of such bytes is unknown.
+            Err(BadMessage::Malformed) => {}
+        }
     }
 
     /// Takes a bounded turn: words of shards, calls, answers, and deadlines. True if there is more to do at
     /// once. The caller sends everything of [`Exchange::poll_send`] behind each turn.
     pub(crate) fn turn(&mut self, now: Now) -> bool {
-        let _ = now;
-        false
+        let now = now.instant;
+        self.now = Some(now);
+        let mut is_busy = self.take_words(now);
+        is_busy |= self.take_calls(now);
+        if self.bell.is_rung.swap(false, Ordering::AcqRel) {
+            for peer in self.peers.values_mut() {
+                peer.take_answers(now);
+            }
+        }
+        let nodes: Vec<NodeKey> = self.peers.keys().copied().collect();
+        for node in nodes {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.due(now);
+            }
+            self.hear(node, now);
+        }
+        let is_stuck = self.shards.pump() | self.peers.values().any(Peer::is_stuck);
+        self.pump_at = is_stuck.then(|| now + EXCHANGE_PUMP_INTERVAL);
+        self.shards.wake();
+        is_busy
+    }
+
+    /// Takes words of the shards, each with the same share of the turn. True if words are left.
+    fn take_words(&mut self, now: Instant) -> bool {
+        for shard in 0..self.shards.count() {
+            for _ in 0..EXCHANGE_TURN_WORDS_MAX {
+                let Some(ToNode { node, word }) = self.shards.next_from(shard) else { break };
+                if matches!(word, NodeWord::ResetTaken) {
+                    self.shards.reset_taken(shard, node);
+                    continue;
+                }
+                // A word to a node that has gone is lost: the shard hears, or has heard, a reset.
+                let Some(peer) = self.peers.get_mut(&node) else { continue };
+                if self.shards.awaits(shard, node) {
+                    peer.drop_word();
+                    continue;
+                }
+                peer.say(shard, word, now);
+                self.hear(node, now);
+            }
+        }
+        (0..self.shards.count()).any(|shard| self.shards.has_word(shard))
+    }
+
+    /// Takes calls of the doors. True if calls are left.
+    fn take_calls(&mut self, now: Instant) -> bool {
+        for _ in 0..EXCHANGE_TURN_WORDS_MAX {
+            let Some(call) = self.plan.calls.pop() else { break };
+            let node = call.node;
+            let Some(peer) = self.peers.get_mut(&node) else {
+                refuse(call);
+                continue;
+            };
+            peer.call(self.next_call, call, now);
+            self.next_call += 1;
+            self.hear(node, now);
+        }
+        !self.plan.calls.is_empty()
+    }
+
+    /// Takes events and words of a link.
+    fn hear(&mut self, node: NodeKey, now: Instant) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let mut news = peer.take_news(now);
+        for lapsed in news.lapsed {
+            // A shard that takes nothing loses the whole link, which covers the lapse.
+            let is_full = !self.shards.tell_lapsed(node, lapsed);
+            if is_full && !news.is_reset {
+                peer.reset(now);
+                news.is_reset = true;
+            }
+        }
+        if news.is_reset {
+            self.shards.tell_reset(node);
+        }
+        let waker = Waker::from(Arc::clone(&self.bell));
+        peer.deliver(&mut self.shards, &self.plan.calls_in, &waker, now);
     }
 
     /// The next message for a node's subject.
     pub(crate) fn poll_send(&mut self) -> Option<(NodeKey, Bytes)> {
+        let now = self.now?;
+        let from = self.sending.take().unwrap_or(NodeKey(0));
+        for (node, peer) in self.peers.range_mut(from..) {
+            if let Some(message) = peer.poll_send(now) {
+                self.sending = Some(*node);
+                return Some((*node, message));
+            }
+        }
         None
     }
 
     /// The moment of the next [`Exchange::turn`], unless something happens before.
     pub(crate) fn poll_deadline(&self) -> Option<Instant> {
-        None
+        let untold = if self.shards.is_touched() { self.now } else { None };
+        let peers = self.peers.values().filter_map(Peer::poll_deadline);
+        peers.chain(self.pump_at).chain(untold).min()
     }
 
     /// The links, for metrics. The counts begin anew.
     pub(crate) fn take_shown(&mut self, now: Now) -> Vec<LinkShown> {
-        let _ = now;
-        Vec::new()
+        let shown = |(node, peer): (&NodeKey, &mut Peer)| LinkShown {
+            node: *node,
+            counts: peer.take_counts(),
+            age: peer.age(now.instant),
+        };
+        self.peers.iter_mut().map(shown).collect()
     }
+}
+
+/// Answers a call that leads nowhere.
+fn refuse(call: CallOut) {
+    // The door may have given up.
+    let _gone = call.reply.send(Err(CallFailed::Busy));
 }

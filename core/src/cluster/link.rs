@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use self::incoming::{Incoming, PastBound};
+use self::incoming::{PastBound, TakingHalf};
 pub use self::message::{BadMessage, LINK_VERSION, LinkEnds, LinkMessage};
-use self::outgoing::{Outgoing, Pushed, Ready};
+use self::outgoing::{Pushed, Ready, SendingHalf};
 use self::round_trip::RoundTrip;
 use crate::limits::{LINK_ACK_AGE_MAX, LINK_KEPT_AGE_MAX};
 
@@ -34,8 +34,8 @@ pub struct Link<T> {
     ends: LinkEnds,
     /// The number of the link among the links of the two incarnations. The higher one counts.
     generation: u32,
-    outgoing: Outgoing<T>,
-    incoming: Incoming,
+    outgoing: SendingHalf<T>,
+    incoming: TakingHalf,
     events: VecDeque<LinkEvent<T>>,
     /// The owner has pushed entries in this generation.
     is_used: bool,
@@ -89,7 +89,7 @@ impl<T> Link<T> {
     /// A link between two incarnations. `generation` is 1 at their first meeting, and later the next one after the
     /// generation of their former link.
     pub fn new(ends: LinkEnds, generation: u32, now: Instant) -> Self {
-        let mut outgoing = Outgoing::new(RoundTrip::default());
+        let mut outgoing = SendingHalf::new(RoundTrip::default());
         if generation > 1 {
             outgoing.greet(now);
         }
@@ -97,7 +97,7 @@ impl<T> Link<T> {
             ends,
             generation,
             outgoing,
-            incoming: Incoming::default(),
+            incoming: TakingHalf::default(),
             events: VecDeque::new(),
             is_used: false,
             tally: LinkTally::default(),
@@ -176,8 +176,8 @@ impl<T> Link<T> {
 
     fn begin(&mut self, generation: u32) {
         self.generation = generation;
-        self.outgoing = Outgoing::new(self.outgoing.trip.without_attempts());
-        self.incoming = Incoming::default();
+        self.outgoing = SendingHalf::new(self.outgoing.trip.without_attempts());
+        self.incoming = TakingHalf::default();
         self.is_used = false;
     }
 

@@ -1,1 +1,446 @@
+//! Golden bytes of each word, random words there and back, and bytes that are no words.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fastrand::Rng;
+use hyper::{Method, StatusCode};
+
+use super::*;
+use crate::cluster::calls::{CallFailed, NodeAnswer};
+use crate::shard::lane::{HomeSaid, JoinRefused, Welcome};
+use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
+use roomcast_core::limits::{INTEGER_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, SHARDS_MAX};
+use roomcast_core::room::id::{Cursor, Encoding, Epoch, RoomName, Run, Seen, Seq};
+use roomcast_core::room::receipt::Acks;
+use roomcast_core::room::{
+    CarryWant, Counts, Departure, EarlyAck, Join, LatestPlace, Reach, RefreshWant, SegmentSaid, WriteCost,
+};
+
+/// A word as its maker has it.
+#[derive(Debug)]
+enum Made {
+    Node(NodeWord),
+    Call(u64, NodeRequest),
+    Answer(u64, CallOutcome),
+}
+
+fn bytes_of(made: &Made, frames: &mut FramesSent, now: Instant) -> Bytes {
+    match made {
+        Made::Node(NodeWord::ToHome(said)) => control(said),
+        Made::Node(NodeWord::ToBranch(said)) => delivery(said, frames, now),
+        Made::Node(NodeWord::ResetTaken) => unreachable!("no word of a link"),
+        Made::Call(number, request) => call(*number, request),
+        Made::Answer(number, outcome) => answer(*number, outcome),
+    }
+}
+
+fn shown(word: &Word) -> String {
+    match word {
+        Word::Node(word) => format!("{word:?}"),
+        Word::Call { number, request } => format!("{number} {request:?}"),
+        Word::Answer { number, outcome } => format!("{number} {outcome:?}"),
+    }
+}
+
+fn shown_made(made: &Made) -> String {
+    match made {
+        Made::Node(word) => format!("{word:?}"),
+        Made::Call(number, request) => format!("{number} {request:?}"),
+        Made::Answer(number, outcome) => format!("{number} {outcome:?}"),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "there is no other way to an instant")]
+fn made_up() -> Instant {
+    Instant::now() + Duration::from_secs(7200)
+}
+
+/// Draws words.
+struct Drawn {
+    rng: Rng,
+    now: Instant,
+    /// Frames of earlier words.
+    frames: Vec<Bytes>,
+}
+
+impl Drawn {
+    fn integer(&mut self) -> u64 {
+        let bits = self.rng.u32(1..=53);
+        self.rng.u64(..1 << bits)
+    }
+
+    fn seq(&mut self) -> Seq {
+        Seq(self.integer())
+    }
+
+    fn encoding(&mut self) -> Encoding {
+        Encoding::ALL[self.rng.usize(..2)]
+    }
+
+    fn epoch(&mut self) -> Option<Epoch> {
+        self.rng.bool().then(|| Epoch(self.rng.u64(..)))
+    }
+
+    fn reach(&mut self) -> Reach {
+        let through = self.integer();
+        Reach { after: self.rng.u64(..=through), through }
+    }
+
+    fn counts_from(&mut self) -> u64 {
+        if self.rng.bool() { u64::MAX } else { self.integer() }
+    }
+
+    fn latest(&mut self) -> Option<LatestPlace> {
+        let next = self.rng.u32(..200);
+        let place = LatestPlace::at(next, self.seq(), self.seq());
+        self.rng.bool().then_some(place)
+    }
+
+    fn within(&mut self) -> Duration {
+        Duration::from_millis(self.rng.u64(..5000))
+    }
+
+    fn fresh_frame(&mut self) -> Bytes {
+        let length = [1, 63, 64, 900, 20_000][self.rng.usize(..5)];
+        let first = self.rng.u8(..);
+        (0..length).map(|n: usize| first.wrapping_add(n.to_le_bytes()[0])).collect()
+    }
+
+    /// A frame, often one of before.
+    fn frame(&mut self) -> Bytes {
+        if !self.frames.is_empty() && self.rng.bool() {
+            let at = self.rng.usize(..self.frames.len());
+            return self.frames[at].clone();
+        }
+        let frame = self.fresh_frame();
+        self.frames.push(frame.clone());
+        frame
+    }
+
+    fn pieces(&mut self) -> Arc<[Bytes]> {
+        (0..self.rng.usize(..4)).map(|_| self.frame()).collect()
+    }
+
+    fn room(&mut self) -> RoomName {
+        RoomName::parse(&format!("room-{}", self.rng.u16(..))).unwrap()
+    }
+
+    fn refresh(&mut self) -> RefreshWant {
+        RefreshWant {
+            encoding: self.encoding(),
+            since: self.seq(),
+            sent: self.integer(),
+            small: self.rng.bool(),
+            latest: self.latest(),
+        }
+    }
+
+    fn carry(&mut self) -> CarryWant {
+        CarryWant { encoding: self.encoding(), reach: self.reach() }
+    }
+
+    fn acks(&mut self) -> Acks {
+        let mut acks = Acks::default();
+        for _ in 0..self.rng.usize(..6) {
+            acks.add(Duration::from_millis(self.rng.u64(..4_000_000)), self.rng.bool());
+        }
+        acks
+    }
+
+    fn segment_said(&mut self, sort: u8) -> SegmentSaid {
+        match sort {
+            0 => SegmentSaid::Join(Join {
+                shard: self.rng.u16(..256),
+                connection: self.rng.u64(..),
+                join: self.rng.u32(..),
+                encoding: self.encoding(),
+                seen: self.rng.bool().then(|| Seen { run: Run(self.rng.u64(..)), seq: Seq(7) }),
+                cursor: self.rng.bool().then(|| Cursor { epoch: Epoch(self.rng.u64(..)), offset: 9 }),
+                device: self.rng.u64(..),
+            }),
+            1 => SegmentSaid::Left(Departure {
+                encoding: self.encoding(),
+                epoch: self.epoch(),
+                acked: self.integer(),
+                counts_from: self.counts_from(),
+                device: self.rng.u64(..),
+            }),
+            2 => SegmentSaid::Taken {
+                batches: self.rng.usize(..256),
+                cost: self.rng.bool().then(|| WriteCost {
+                    per_member: Duration::from_nanos(self.rng.u64(..1_000_000)),
+                    stretch_permille: self.rng.u32(1000..=20_000),
+                }),
+            },
+            3 => SegmentSaid::Counted(Counts {
+                written: self.integer(),
+                queued: self.integer(),
+                skipped: self.integer(),
+                acked: self.integer(),
+            }),
+            4 => SegmentSaid::Refresh(self.refresh()),
+            5 => SegmentSaid::Carry(self.carry()),
+            6 => {
+                let acks = (0..self.rng.usize(..4)).map(|_| (self.integer(), self.acks())).collect();
+                SegmentSaid::Acked { epoch: self.epoch(), acks }
+            }
+            _ => SegmentSaid::AckedEarly {
+                epoch: self.epoch(),
+                early: EarlyAck { reach: self.reach(), is_named: self.rng.bool() },
+            },
+        }
+    }
+
+    fn home_said(&mut self, sort: u8) -> HomeSaid {
+        match sort {
+            0 => HomeSaid::Level(Arc::new(Level {
+                seq: self.seq(),
+                frames: [self.fresh_frame(), if self.rng.bool() { Bytes::new() } else { self.fresh_frame() }],
+                reach: self.reach(),
+                ack_within: self.within(),
+                oldest: self.now - Duration::from_micros(self.rng.u64(..10_000_000)),
+                skipped: self.integer(),
+            })),
+            1 => HomeSaid::Welcome(Box::new(Welcome {
+                seq: self.seq(),
+                shard: self.rng.u16(..256),
+                connection: self.rng.u64(..),
+                join: self.rng.u32(..),
+                encoding: self.encoding(),
+                epoch: self.epoch(),
+                place: StreamPlace {
+                    sent: self.integer(),
+                    head: self.integer(),
+                    acked: self.integer(),
+                    counts_from: self.counts_from(),
+                    device: self.rng.u64(..),
+                    ack_within: self.within(),
+                },
+                latest: self.latest(),
+                frame: self.frame(),
+                pieces: self.pieces(),
+            })),
+            2 => HomeSaid::Refused(JoinRefused {
+                shard: self.rng.u16(..256),
+                connection: self.rng.u64(..),
+                join: self.rng.u32(..),
+                code: ["draining", "joins_refused", "rooms_full", "no_home", "overloaded"]
+                    [self.rng.usize(..5)],
+            }),
+            3 => HomeSaid::Refresh {
+                want: self.refresh(),
+                frame: self.rng.bool().then(|| {
+                    Box::new(RefreshFrame {
+                        frame: self.frame(),
+                        to: Refreshed {
+                            seq: self.seq(),
+                            sent: self.integer(),
+                            head: self.integer(),
+                            latest: self.latest(),
+                            ack_within: self.within(),
+                            skipped: self.integer(),
+                        },
+                        history: self.pieces(),
+                    })
+                }),
+            },
+            4 => HomeSaid::Carry {
+                want: self.carry(),
+                seq: self.seq(),
+                frame: self.rng.bool().then(|| self.frame()),
+                floor: self.integer(),
+            },
+            5 => HomeSaid::StreamChanged,
+            6 => HomeSaid::Gap { seq: self.seq() },
+            7 => HomeSaid::Closed,
+            _ => HomeSaid::Moved,
+        }
+    }
+
+    fn request(&mut self) -> NodeRequest {
+        NodeRequest {
+            method: [Method::GET, Method::PUT, Method::POST, Method::DELETE][self.rng.usize(..4)].clone(),
+            target: format!("/v1/rooms/{}?n={}", self.room(), self.rng.u8(..)),
+            content_type: self.rng.bool().then(|| "application/json".into()),
+            body: self.fresh_frame(),
+            shed: (0..self.rng.u32(..4)).map(|n| 3 * n).collect(),
+        }
+    }
+
+    fn outcome(&mut self) -> CallOutcome {
+        match self.rng.u8(..4) {
+            0 => Err(CallFailed::Busy),
+            1 => Err(CallFailed::Unknown),
+            _ => Ok(NodeAnswer {
+                status: StatusCode::from_u16(self.rng.u16(100..600)).unwrap(),
+                content_type: "application/problem+json".into(),
+                retry_after: self.rng.bool().then_some(1),
+                body: self.fresh_frame(),
+            }),
+        }
+    }
+
+    /// A word of each sort, by number.
+    fn word(&mut self, sort: u8) -> Made {
+        match sort {
+            0..8 => Made::Node(NodeWord::ToHome(Control {
+                room: self.room(),
+                run: if sort == 0 { None } else { Some(Run(self.rng.u64(..))) },
+                said: self.segment_said(sort),
+            })),
+            8..17 => Made::Node(NodeWord::ToBranch(Delivery {
+                room: self.room(),
+                run: Run(self.rng.u64(..)),
+                said: self.home_said(sort - 8),
+            })),
+            17 => Made::Call(self.rng.u64(..), self.request()),
+            _ => Made::Answer(self.rng.u64(..), self.outcome()),
+        }
+    }
+}
+
+const SORTS: u8 = 19;
+
+fn drawn(seed: u64) -> Drawn {
+    Drawn { rng: Rng::with_seed(seed), now: made_up(), frames: Vec::new() }
+}
+
+/// The words between nodes of one version are these bytes. The seed of each word is its sort.
+#[test]
+fn the_bytes_of_each_word_stay() {
+    let mut lines = Vec::new();
+    for sort in 0..SORTS {
+        let mut drawn = drawn(sort.into());
+        let mut frames = FramesSent::default();
+        let made = drawn.word(sort);
+        let bytes = bytes_of(&made, &mut frames, drawn.now);
+        let digest = xxhash_rust::xxh3::xxh3_64(&bytes);
+        let head: String = bytes.iter().take(48).map(|byte| format!("{byte:02x}")).collect();
+        lines.push(format!("{sort} {} {digest:016x} {head}", bytes.len()));
+    }
+    assert_eq!(lines.join("\n"), GOLDEN.trim());
+}
+
+#[test]
+fn random_words_come_out_as_they_went_in() {
+    for seed in 0..60 {
+        let mut drawn = drawn(seed);
+        let mut sent = FramesSent::default();
+        let mut taken = FramesTaken::default();
+        let mut by_number = 0;
+        for _ in 0..60 {
+            let sort = drawn.rng.u8(..SORTS);
+            let made = drawn.word(sort);
+            let bytes = bytes_of(&made, &mut sent, drawn.now);
+            by_number += usize::from(bytes.len() < 300);
+            let word = Word::decode(bytes, &mut taken, drawn.now);
+            let word = word.unwrap_or_else(|BadWord| panic!("seed {seed}: {}", shown_made(&made)));
+            assert_eq!(shown(&word), shown_made(&made), "seed {seed}");
+        }
+        assert!(by_number > 0, "frames go by number");
+    }
+}
+
+/// A word of another node may be anything. Whatever is read, can be said again.
+#[test]
+fn bytes_that_are_no_word_are_refused_and_never_panic() {
+    let mut refused = 0;
+    let mut read = 0;
+    for seed in 0..3_000 {
+        let mut drawn = drawn(seed);
+        let mut sent = FramesSent::default();
+        let mut taken = FramesTaken::default();
+        let sort = drawn.rng.u8(..SORTS);
+        let made = drawn.word(sort);
+        let mut bytes = bytes_of(&made, &mut sent, drawn.now).to_vec();
+        match drawn.rng.u8(..3) {
+            0 => bytes.truncate(drawn.rng.usize(..bytes.len())),
+            1 => {
+                for _ in 0..drawn.rng.usize(1..4) {
+                    let at = drawn.rng.usize(..bytes.len().min(80));
+                    bytes[at] = drawn.rng.u8(..);
+                }
+            }
+            _ => bytes = (0..drawn.rng.usize(..200)).map(|_| drawn.rng.u8(..)).collect(),
+        }
+        match Word::decode(bytes.into(), &mut taken, drawn.now) {
+            Err(BadWord) => refused += 1,
+            Ok(word) => {
+                read += 1;
+                let again = match word {
+                    Word::Node(word) => Made::Node(word),
+                    Word::Call { number, request } => Made::Call(number, request),
+                    Word::Answer { number, outcome } => Made::Answer(number, outcome),
+                };
+                bytes_of(&again, &mut FramesSent::default(), drawn.now);
+            }
+        }
+    }
+    assert!(refused > 500 && read > 100, "{refused} refused, {read} read");
+}
+
+#[test]
+fn impossible_words_are_refused() {
+    let room = || "r1".to_owned();
+    let said = |said| pb::word::Word::Control(pb::Control { room: room(), run: Some(1), said: Some(said) });
+    let join = |shard| pb::Join { shard, encoding: 1, ..pb::Join::default() };
+    let reach = |after, through| Some(pb::Reach { after, through });
+    let cost = |stretch_permille| Some(pb::WriteCost { per_member_ns: 1, stretch_permille });
+    let carry = |reach| pb::control::Said::Carry(pb::CarryWant { encoding: 1, reach });
+    let possible = [
+        said(pb::control::Said::Join(join(255))),
+        said(carry(reach(3, 4))),
+        said(pb::control::Said::Taken(pb::Taken { batches: 256, cost: cost(1000) })),
+    ];
+    let times = vec![0; 500];
+    let acks = pb::OffsetAcks { offset: 1, count: 0, times, longest_ms: 1 };
+    let impossible = [
+        said(pb::control::Said::Join(join(u32::try_from(SHARDS_MAX).unwrap()))),
+        said(pb::control::Said::Join(pb::Join { encoding: 3, ..join(0) })),
+        said(carry(reach(5, 4))),
+        said(carry(reach(0, INTEGER_MAX + 1))),
+        said(pb::control::Said::Taken(pb::Taken { batches: 257, cost: None })),
+        said(pb::control::Said::Taken(pb::Taken { batches: 1, cost: cost(999) })),
+        said(pb::control::Said::Acked(pb::Acked { epoch: None, acks: vec![acks] })),
+        pb::word::Word::Control(pb::Control { room: room(), run: None, said: Some(carry(None)) }),
+        pb::word::Word::Control(pb::Control { room: "a/b".into(), run: None, said: None }),
+        pb::word::Word::Call(pb::Call { method: 1, target: "//a b".into(), ..pb::Call::default() }),
+        pb::word::Word::Answer(pb::CallAnswer { number: 1, outcome: None }),
+    ];
+    let read = |word| Word::decode(encode(word), &mut FramesTaken::default(), made_up());
+    assert!(possible.into_iter().all(|word| read(word).is_ok()));
+    for word in impossible {
+        assert!(read(word.clone()).is_err(), "{word:?}");
+    }
+}
+
+#[test]
+fn a_number_names_the_same_frame_at_both_ends_or_none() {
+    let mut sent = FramesSent::default();
+    let mut taken = FramesTaken::default();
+    let frames: Vec<Bytes> =
+        (0..2 * LINK_FRAMES_KEPT_MAX).map(|n| Bytes::from(vec![n.to_le_bytes()[0]; 100])).collect();
+    for frame in frames.iter().chain(frames.iter().rev()) {
+        let word = sent.encode(frame);
+        assert_eq!(taken.decode(word), Ok(frame.clone()));
+    }
+    // The newest were in use last, so the way back found half of them.
+    let large = Bytes::from(vec![1; LINK_FRAMES_KEPT_BYTES_MAX / 2]);
+    let other = Bytes::from(vec![2; LINK_FRAMES_KEPT_BYTES_MAX / 2]);
+    for frame in [&large, &other, &large, &frames[0], &large] {
+        assert_eq!(taken.decode(sent.encode(frame)), Ok(frame.clone()));
+    }
+    // A word with a frame was lost to the reader: its number finds nothing.
+    let lost = sent.encode(&Bytes::from(vec![3; 70]));
+    let kept = Bytes::from(vec![4; 70]);
+    assert_eq!(taken.decode(sent.encode(&kept)), Ok(kept.clone()));
+    assert_eq!(taken.decode(pb::Frame { frame: None, ..lost }), Err(BadWord));
+    assert_eq!(taken.decode(sent.encode(&kept)), Ok(kept.clone()), "later frames keep their numbers");
+    taken.begin(2);
+    assert_eq!(taken.decode(sent.encode(&kept)), Err(BadWord), "a reset empties");
+}
+
+/// `SORT BYTES XXH3 HEAD`.
+const GOLDEN: &str = "";

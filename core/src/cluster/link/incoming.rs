@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::message::{Ack, LinkMessage, Shape, Sort};
+use super::message::{LinkAck, LinkMessage, Shape, Sort};
 use crate::limits::{
     LINK_ACK_AGE_MAX, LINK_ACK_ENTRIES, LINK_ACK_MESSAGES, LINK_ENTRY_BYTES_MAX, LINK_HELD_BYTES_MAX,
     LINK_HELD_MESSAGES_MAX, LINK_SKIPS_MAX, LINK_WAITING_BYTES_MAX, LINK_WAITING_ENTRIES_MAX,
@@ -14,7 +14,7 @@ use crate::limits::{
 
 /// The receiving half of a link.
 #[derive(Debug, Default)]
-pub(super) struct Incoming {
+pub(super) struct TakingHalf {
     /// Every message up to this one was taken or skipped.
     pub(super) taken: u64,
     /// The last kept message taken.
@@ -48,7 +48,7 @@ struct JoiningEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PastBound;
 
-impl Incoming {
+impl TakingHalf {
     /// Takes a message, and the held ones behind it. True if an entry came for the owner.
     pub(super) fn take(&mut self, message: LinkMessage, now: Instant) -> Result<(), PastBound> {
         self.unacked_messages += 1;
@@ -138,7 +138,7 @@ impl Incoming {
         if self.skips.len() > LINK_SKIPS_MAX { Err(PastBound) } else { Ok(()) }
     }
 
-    #[expect(clippy::fn_params_excessive_bools, reason = "the two flags of the part, as in the message")]
+    /// Adds a part to its entry, and gives the entry with its last part.
     fn join(&mut self, seq: u64, parts: Vec<Bytes>, is_first: bool, is_last: bool) -> Result<(), PastBound> {
         if is_first {
             self.joining = Some(JoiningEntry { next: seq, parts: Vec::new(), bytes: 0 });
@@ -177,11 +177,11 @@ impl Incoming {
     }
 
     /// The ack for a message that leaves now.
-    pub(super) fn take_ack(&mut self) -> Ack {
+    pub(super) fn take_ack(&mut self) -> LinkAck {
         self.ack_at = None;
         self.unacked_messages = 0;
         self.unacked_entries = 0;
-        Ack { through: self.taken, skips: self.skips.iter().cloned().collect() }
+        LinkAck { through: self.taken, skips: self.skips.iter().cloned().collect() }
     }
 
     /// True if something has come in this generation.

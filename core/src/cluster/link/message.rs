@@ -65,7 +65,7 @@ pub struct LinkMessage {
     pub(super) kept_before: u64,
     /// The sender has settled all messages before this one, so the addressee forgets their skips.
     pub(super) floor: u64,
-    pub(super) ack: Ack,
+    pub(super) ack: LinkAck,
     pub(super) entries: Vec<Bytes>,
     /// Bytes of the entries.
     pub(super) bytes: usize,
@@ -98,7 +98,7 @@ pub(super) enum Shape {
 
 /// An acknowledgement.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Ack {
+pub(super) struct LinkAck {
     /// All messages up to this one were taken or skipped.
     pub(super) through: u64,
     /// Messages whose batches were skipped, rising.
@@ -141,7 +141,7 @@ impl LinkMessage {
         let seq = number(&mut bytes)?;
         let kept_before = number(&mut bytes)?;
         let floor = number(&mut bytes)?;
-        let ack = Ack { through: number(&mut bytes)?, skips: skips(&mut bytes)? };
+        let ack = LinkAck { through: number(&mut bytes)?, skips: skips(&mut bytes)? };
         let bytes_left = bytes.len();
         let entries = entries(bytes)?;
         let shape = if flags & PART == 0 {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::message::{Ack, Shape, Sort};
+use super::message::{LinkAck, Shape, Sort};
 use super::round_trip::RoundTrip;
 use super::{LinkEntry, LinkEvent, LinkTally};
 use crate::limits::{
@@ -20,7 +20,7 @@ const PART_BYTES_MAX: usize = LINK_MESSAGE_BYTES_MAX - LINK_HEADER_BYTES_MAX;
 
 /// The sending half of a link.
 #[derive(Debug)]
-pub(super) struct Outgoing<T> {
+pub(super) struct SendingHalf<T> {
     /// Entries not yet sent, in order.
     waiting: VecDeque<WaitingEntry<T>>,
     /// For each batch among `waiting`, the moment of its push.
@@ -112,7 +112,7 @@ pub(super) enum Pushed {
     Full,
 }
 
-impl<T> Outgoing<T> {
+impl<T> SendingHalf<T> {
     pub(super) fn new(trip: RoundTrip) -> Self {
         Self {
             waiting: VecDeque::new(),
@@ -219,7 +219,7 @@ impl<T> Outgoing<T> {
         self.parted_bytes = to;
         let sort = if entry.tag.is_some() { Sort::Lapsing } else { Sort::Kept };
         if sort == Sort::Kept {
-            self.keep(vec![part.clone()], kept_before, shape, false, since, now);
+            self.keep(vec![part.clone()], shape, false, since, now);
         }
         if is_last {
             let entry = self.waiting.pop_front()?;
@@ -272,7 +272,7 @@ impl<T> Outgoing<T> {
         }
         let sort = if kept.is_empty() { Sort::Lapsing } else { Sort::Kept };
         if sort == Sort::Kept {
-            self.keep(kept, kept_before, Shape::Whole, !tags.is_empty(), since, now);
+            self.keep(kept, Shape::Whole, !tags.is_empty(), since, now);
         }
         if !tags.is_empty() {
             self.batches.push_back(BatchMessage {
@@ -287,16 +287,9 @@ impl<T> Outgoing<T> {
     }
 
     /// Notes the kept entries of the message `self.seq`, which leaves now.
-    fn keep(
-        &mut self,
-        entries: Vec<Bytes>,
-        kept_before: u64,
-        shape: Shape,
-        had_batches: bool,
-        since: Instant,
-        now: Instant,
-    ) {
+    fn keep(&mut self, entries: Vec<Bytes>, shape: Shape, had_batches: bool, since: Instant, now: Instant) {
         let seq = self.seq;
+        let kept_before = self.kept_seq;
         let bytes = entries.iter().map(Bytes::len).sum();
         self.kept.push_back(KeptMessage {
             seq,
@@ -314,7 +307,7 @@ impl<T> Outgoing<T> {
     }
 
     /// Takes an ack. Batches of skipped messages have lapsed.
-    pub(super) fn acked(&mut self, ack: &Ack, events: &mut VecDeque<LinkEvent<T>>, now: Instant) {
+    pub(super) fn acked(&mut self, ack: &LinkAck, events: &mut VecDeque<LinkEvent<T>>, now: Instant) {
         let mut sample = None;
         let mut is_progress = false;
         while let Some(message) = self.kept.pop_front_if(|message| message.seq <= ack.through) {
@@ -424,7 +417,7 @@ impl<T> Outgoing<T> {
         kept.min(batch).min(parted)
     }
 
-    /// The moment of the next [`Outgoing::due`].
+    /// The moment of the next [`SendingHalf::due`].
     pub(super) fn poll_deadline(&self) -> Option<Instant> {
         let sent = self.batches.front().map(|message| message.since);
         let waiting = self.batches_waiting.front().copied();

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut, Bytes, BytesMut};
 use fastrand::Rng;
 
-use super::message::{Shape, Sort};
+use super::message::{LinkAck, Shape, Sort};
 use super::*;
 use crate::limits::{
     LINK_BATCHES_MAX, LINK_BUNDLE_BYTES_MAX, LINK_BUNDLED_BYTES_MAX, LINK_MESSAGE_BYTES_MAX,
 };
 use crate::now::Now;
 
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 500;
 
 /// Times that each rare branch was reached.
 #[derive(Debug, Default)]
@@ -281,4 +281,95 @@ fn a_link_keeps_order_and_loses_nothing_kept_between_resets() {
     let Reached { resets, lapses, skips, repeats, bundles, joined, stripped, held } = all;
     let least = [resets, lapses, skips, repeats, bundles, joined, stripped, held].into_iter().min();
     assert!(one.is_some() || least >= Some(50), "{all:?}");
+}
+
+/// A message with two entries, and an ack with a skip.
+fn sample() -> LinkMessage {
+    LinkMessage {
+        from: 0x0102,
+        to: 0x0304,
+        generation: 5,
+        seq: 300,
+        sort: Sort::Kept,
+        shape: Shape::Whole,
+        kept_before: 299,
+        floor: 7,
+        ack: LinkAck { through: 9, skips: vec![4..=6] },
+        entries: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"")],
+        bytes: 6,
+    }
+}
+
+#[test]
+fn the_bytes_of_a_message_stay() {
+    let golden: Vec<u8> = [
+        &[1, 1][..],               // version, flags: kept
+        &[0, 0, 0, 0, 0, 0, 1, 2], // sender
+        &[0, 0, 0, 0, 0, 0, 3, 4], // addressee
+        &[0, 0, 0, 5],             // generation
+        &[0xac, 2, 0xab, 2, 7],    // seq, kept before, floor
+        &[9, 1, 4, 2],             // ack, number of skips, first skip and two more
+        &[3, b'a', b'b', b'c', 0], // entries
+    ]
+    .concat();
+    assert_eq!(sample().encode(), golden);
+    assert_eq!(LinkMessage::parse(golden.into()).unwrap().entries, sample().entries);
+}
+
+#[test]
+fn bytes_that_are_no_message_are_refused_and_never_panic() {
+    let whole = sample().encode();
+    let mut read = 0;
+    for seed in 0..20_000 {
+        let mut rng = Rng::with_seed(seed);
+        let mut bytes = whole.to_vec();
+        match rng.u8(..3) {
+            0 => bytes.truncate(rng.usize(..bytes.len())),
+            1 => {
+                for _ in 0..rng.usize(1..4) {
+                    let at = rng.usize(..bytes.len());
+                    bytes[at] = rng.u8(..);
+                }
+            }
+            _ => {
+                bytes.truncate(22);
+                bytes.extend((0..rng.usize(..40)).map(|_| rng.u8(..)));
+            }
+        }
+        let Ok(mut message) = LinkMessage::parse(bytes.into()) else { continue };
+        read += 1;
+        let now = Now::made_up().instant;
+        let mut link: Link<u64> = Link::new(ends(0), 1, now);
+        (message.from, message.to) = (ends(0).peer, ends(0).own);
+        link.take(message, now);
+        link.due(now);
+        while link.poll_send(now).is_some() || link.poll_entry().is_some() {}
+    }
+    assert!(read > 1_000, "{read} were read");
+    let other = LinkMessage::parse([&[2], &whole[1..]].concat().into());
+    assert_eq!(other, Err(BadMessage::Version { version: 2, from: 0x0102 }));
+}
+
+#[test]
+fn a_batch_in_time_has_not_lapsed_and_a_lost_batch_lapses_by_the_ack() {
+    let now = Now::made_up().instant;
+    let mut links = [0, 1].map(|side| Link::<u64>::new(ends(side), 1, now));
+    let mut messages = Vec::new();
+    for tag in [1, 2, 3] {
+        links[0].push(LinkEntry::Batch { bytes: Bytes::from(vec![0; 10_000]), tag }, now);
+    }
+    while let Some(message) = links[0].poll_send(now) {
+        messages.push(LinkMessage::parse(message).unwrap());
+    }
+    messages.remove(1);
+    for message in messages {
+        links[1].take(message, now);
+    }
+    assert_eq!(std::iter::from_fn(|| links[1].poll_entry()).count(), 2, "no wait for a batch");
+    let later = now + Duration::from_millis(10);
+    let ack = LinkMessage::parse(links[1].poll_send(later).unwrap()).unwrap();
+    links[0].take(ack, later);
+    assert_eq!(links[0].poll_event(), Some(LinkEvent::Lapsed { tag: 2 }));
+    assert_eq!(links[0].poll_event(), None);
+    assert_eq!(links[0].poll_deadline(), None, "nothing is open");
 }

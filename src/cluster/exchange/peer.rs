@@ -1,0 +1,330 @@
+//! One other node: its link, the calls in both directions, and the frames that have numbers.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot};
+
+use super::LinkCounts;
+use super::shards::ShardEnds;
+use crate::cluster::calls::{CallFailed, CallIn, CallOut, CallOutcome, NodeAnswer, NodeRequest};
+use crate::cluster::wire::{self, FramesSent, FramesTaken, Word};
+use crate::shard::lane::{Delivery, HomeSaid};
+use crate::shard::ways::{FromNode, NodeWord};
+use roomcast_core::cluster::NodeKey;
+use roomcast_core::cluster::link::{Link, LinkEnds, LinkEntry, LinkEvent, LinkMessage};
+use roomcast_core::limits::{LINK_CALL_BYTES_MAX, LINK_CALLS_MAX, LINK_ENTRY_BYTES_MAX, NODE_CALL_AGE_MAX};
+use roomcast_core::room::id::{RoomName, Run, Seq};
+
+/// The batch of an entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BatchTag {
+    /// The shard with the home.
+    pub(super) shard: usize,
+    pub(super) room: RoomName,
+    pub(super) run: Run,
+    pub(super) seq: Seq,
+}
+
+/// Another node.
+#[derive(Debug)]
+pub(super) struct Peer {
+    node: NodeKey,
+    incarnation: u64,
+    link: Link<BatchTag>,
+    /// The other node speaks another version: nothing is sent or taken.
+    is_closed: bool,
+    sent: FramesSent,
+    taken: FramesTaken,
+    /// Calls of this node, by number: rising in time.
+    calls: BTreeMap<u64, WaitingCall>,
+    /// Calls of the other node that the doors have, by its number.
+    asked: BTreeMap<u64, oneshot::Receiver<NodeAnswer>>,
+    /// A word that found the way of its shard full. Further words wait in the link.
+    stuck: Option<StuckWord>,
+    /// Messages and words dropped since the last look.
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct WaitingCall {
+    reply: oneshot::Sender<CallOutcome>,
+    until: Instant,
+}
+
+#[derive(Debug)]
+struct StuckWord {
+    room: RoomName,
+    told: FromNode,
+}
+
+/// The events of a link since the last look.
+#[derive(Debug, Default)]
+pub(super) struct PeerNews {
+    pub(super) is_reset: bool,
+    pub(super) lapsed: Vec<BatchTag>,
+}
+
+impl Peer {
+    pub(super) fn new(node: NodeKey, ends: LinkEnds, generation: u32, now: Instant) -> Self {
+        Self {
+            node,
+            incarnation: ends.peer,
+            link: Link::new(ends, generation, now),
+            is_closed: false,
+            sent: FramesSent::default(),
+            taken: FramesTaken::default(),
+            calls: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            stuck: None,
+            dropped: 0,
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.link.generation()
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.is_some()
+    }
+
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        self.link.age(now)
+    }
+
+    /// Counts a word or a message that was dropped.
+    pub(super) fn drop_word(&mut self) {
+        self.dropped += 1;
+    }
+
+    /// Closes the link for the life of both nodes. False if it is closed already.
+    pub(super) fn close(&mut self) -> bool {
+        let is_first = !std::mem::replace(&mut self.is_closed, true);
+        self.give_up();
+        is_first
+    }
+
+    /// Gives up everything on its way: the outcome of calls is unknown, and the other node waits for no answer.
+    pub(super) fn give_up(&mut self) {
+        self.stuck = None;
+        self.asked.clear();
+        for call in std::mem::take(&mut self.calls).into_values() {
+            // The door may have given up.
+            let _gone = call.reply.send(Err(CallFailed::Unknown));
+        }
+    }
+
+    pub(super) fn take(&mut self, message: LinkMessage, now: Instant) {
+        if self.is_closed {
+            return self.drop_word();
+        }
+        self.link.take(message, now);
+    }
+
+    pub(super) fn reset(&mut self, now: Instant) {
+        self.link.reset(now);
+        while self.link.poll_event().is_some() {}
+        self.give_up();
+    }
+
+    /// Says a word of a shard.
+    pub(super) fn say(&mut self, shard: usize, word: NodeWord, now: Instant) {
+        if self.is_closed {
+            return self.drop_word();
+        }
+        self.sent.begin(self.link.generation());
+        let entry = match word {
+            NodeWord::ToHome(control) => LinkEntry::Kept(wire::control(&control)),
+            NodeWord::ToBranch(delivery) => {
+                let bytes = wire::delivery(&delivery, &mut self.sent, now);
+                match delivery {
+                    Delivery { room, run, said: HomeSaid::Level(level) } => {
+                        LinkEntry::Batch { bytes, tag: BatchTag { shard, room, run, seq: level.seq } }
+                    }
+                    _ => LinkEntry::Kept(bytes),
+                }
+            }
+            // The exchange takes this word.
+            NodeWord::ResetTaken => return,
+        };
+        self.link.push(entry, now);
+    }
+
+    /// Makes a call, or refuses it.
+    pub(super) fn call(&mut self, number: u64, call: CallOut, now: Instant) {
+        let CallOut { request, reply, .. } = call;
+        let is_full = self.link.kept_bytes() + request.body.len() > LINK_CALL_BYTES_MAX
+            || self.calls.len() >= LINK_CALLS_MAX;
+        if self.is_closed || is_full {
+            // The door may have given up.
+            let _gone = reply.send(Err(CallFailed::Busy));
+            return;
+        }
+        self.calls.insert(number, WaitingCall { reply, until: now + NODE_CALL_AGE_MAX });
+        self.link.push(LinkEntry::Kept(wire::call(number, &request)), now);
+    }
+
+    /// Sends the answers of the doors.
+    pub(super) fn take_answers(&mut self, now: Instant) {
+        let answered = |_: &u64, answer: &mut oneshot::Receiver<NodeAnswer>| match answer.try_recv() {
+            Ok(answer) => Some(Ok(answer)),
+            Err(TryRecvError::Closed) => Some(Err(CallFailed::Unknown)),
+            Err(TryRecvError::Empty) => None,
+        };
+        let mut answers = Vec::new();
+        self.asked.retain(|number, answer| {
+            let outcome = answered(number, answer);
+            let is_waiting = outcome.is_none();
+            answers.extend(outcome.map(|outcome| (*number, outcome)));
+            is_waiting
+        });
+        for (number, outcome) in answers {
+            self.answer(number, &outcome, now);
+        }
+    }
+
+    fn answer(&mut self, number: u64, outcome: &CallOutcome, now: Instant) {
+        let mut bytes = wire::answer(number, outcome);
+        if bytes.len() > LINK_ENTRY_BYTES_MAX {
+            bytes = wire::answer(number, &Err(CallFailed::Unknown));
+        }
+        self.link.push(LinkEntry::Kept(bytes), now);
+    }
+
+    /// Does what is due.
+    pub(super) fn due(&mut self, now: Instant) {
+        if self.is_closed {
+            return;
+        }
+        self.link.due(now);
+        while let Some(call) = self.calls.first_entry().filter(|call| call.get().until <= now) {
+            // The door may have given up.
+            let _gone = call.remove().reply.send(Err(CallFailed::Unknown));
+        }
+    }
+
+    /// Takes the events of the link. Branches hear of a gap for each room with lapses.
+    pub(super) fn take_news(&mut self, now: Instant) -> PeerNews {
+        let mut news = PeerNews::default();
+        let mut gaps: BTreeMap<RoomName, (Run, Seq)> = BTreeMap::new();
+        loop {
+            while let Some(event) = self.link.poll_event() {
+                match event {
+                    LinkEvent::Reset => {
+                        self.give_up();
+                        gaps.clear();
+                        news = PeerNews { is_reset: true, lapsed: Vec::new() };
+                    }
+                    LinkEvent::Lapsed { tag } => {
+                        let newest = gaps.entry(tag.room.clone()).or_insert((tag.run, tag.seq));
+                        // Batches of a room lapse in order, but for a change of its run.
+                        *newest =
+                            (tag.run, if newest.0 == tag.run { newest.1.max(tag.seq) } else { tag.seq });
+                        news.lapsed.push(tag);
+                    }
+                }
+            }
+            // A gap past the bound of the link is the reset's own event.
+            let Some((room, (run, seq))) = gaps.pop_first() else { return news };
+            let gap = Delivery { room, run, said: HomeSaid::Gap { seq } };
+            self.sent.begin(self.link.generation());
+            self.link.push(LinkEntry::Kept(wire::delivery(&gap, &mut self.sent, now)), now);
+        }
+    }
+
+    /// Gives the words of the other node to shards and doors, as far as those take them.
+    pub(super) fn deliver(
+        &mut self,
+        shards: &mut ShardEnds,
+        doors: &mpsc::Sender<CallIn>,
+        waker: &Waker,
+        now: Instant,
+    ) {
+        if let Some(StuckWord { room, told }) = self.stuck.take()
+            && let Err(told) = shards.tell(&room, told)
+        {
+            self.stuck = Some(StuckWord { room, told });
+            return;
+        }
+        while let Some(entry) = self.link.poll_entry() {
+            self.taken.begin(self.link.generation());
+            match Word::decode(entry, &mut self.taken, now) {
+                Ok(Word::Node(word)) => {
+                    let room = match &word {
+                        NodeWord::ToHome(control) => control.room.clone(),
+                        NodeWord::ToBranch(delivery) => delivery.room.clone(),
+                        NodeWord::ResetTaken => continue,
+                    };
+                    let told = FromNode::Word { node: self.node, word };
+                    if let Err(told) = shards.tell(&room, told) {
+                        self.stuck = Some(StuckWord { room, told });
+                        return;
+                    }
+                }
+                Ok(Word::Call { number, request }) => self.ask(number, request, doors, waker, now),
+                Ok(Word::Answer { number, outcome }) => {
+                    if let Some(call) = self.calls.remove(&number) {
+                        // The door may have given up.
+                        let _gone = call.reply.send(outcome);
+                    }
+                }
+                Err(wire::BadWord) => self.drop_word(),
+            }
+        }
+    }
+
+    /// Gives a call to the doors. Full doors answer at once.
+    fn ask(
+        &mut self,
+        number: u64,
+        request: NodeRequest,
+        doors: &mpsc::Sender<CallIn>,
+        waker: &Waker,
+        now: Instant,
+    ) {
+        let (reply, mut answer) = oneshot::channel();
+        let is_full = self.asked.len() >= LINK_CALLS_MAX;
+        if is_full || doors.try_send(CallIn { request, reply }).is_err() {
+            return self.answer(number, &Err(CallFailed::Busy), now);
+        }
+        // Leaves the waker with the answer. Without the budget of a task, which would be used up by many calls.
+        let mut first_look = tokio::task::unconstrained(&mut answer);
+        if let Poll::Ready(answer) = Pin::new(&mut first_look).poll(&mut Context::from_waker(waker)) {
+            return self.answer(number, &answer.map_err(|_| CallFailed::Unknown), now);
+        }
+        self.asked.insert(number, answer);
+    }
+
+    pub(super) fn poll_send(&mut self, now: Instant) -> Option<Bytes> {
+        if self.is_closed { None } else { self.link.poll_send(now) }
+    }
+
+    pub(super) fn poll_deadline(&self) -> Option<Instant> {
+        if self.is_closed {
+            return None;
+        }
+        let call = self.calls.first_key_value().map(|(_, call)| call.until);
+        self.link.poll_deadline().into_iter().chain(call).min()
+    }
+
+    pub(super) fn take_counts(&mut self) -> LinkCounts {
+        let tally = self.link.take_tally();
+        LinkCounts {
+            bytes: tally.bytes,
+            frames: tally.entries,
+            lapsed: tally.lapsed,
+            repeated: tally.repeated,
+            resets: tally.resets,
+            stale: tally.stale + std::mem::take(&mut self.dropped),
+        }
+    }
+}

@@ -1,0 +1,554 @@
+//! Two exchanges over a simulated bus, with shards and doors that are played here.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use fastrand::Rng;
+use hyper::{Method, StatusCode};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::cluster::calls::{CallOutcome, NodeAnswer, NodeRequest};
+use crate::shard::directory;
+use crate::shard::lane::{Control, Delivery, HomeSaid};
+use crate::shard::ways::{FromNode, Way};
+use roomcast_core::fanout::segment::Level;
+use roomcast_core::limits::{LINK_CALLS_MAX, NODE_CALL_AGE_MAX};
+use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
+use roomcast_core::room::{CarryWant, Reach, RefreshWant, SegmentSaid};
+
+const SEEDS: u64 = 500;
+const SHARDS: usize = 2;
+const ROOMS: usize = 12;
+const KEYS: [NameKey; 2] = [NameKey([1, 2]), NameKey([3, 4])];
+/// The number of the other node, by side.
+const OTHER: [NodeKey; 2] = [NodeKey(7), NodeKey(9)];
+
+/// The words of one side in one room, and the account of the other side.
+#[derive(Debug, Default)]
+struct Spoken {
+    next: u64,
+    /// Number -> the resets that the shard had taken at the word.
+    kept: BTreeMap<u64, u64>,
+    batches: BTreeMap<u64, u64>,
+    heard: BTreeSet<u64>,
+    lapsed: BTreeSet<u64>,
+    last: u64,
+    last_life: u64,
+    /// Resets that the hearing shard had taken at the last word.
+    resets_at_last: u64,
+    gap: u64,
+}
+
+#[derive(Debug, Default)]
+struct PlayedShard {
+    /// Words that found the way full.
+    waiting: VecDeque<ToNode>,
+    resets: u64,
+    is_stopped: bool,
+}
+
+struct Side {
+    exchange: Exchange,
+    ways: Vec<WayOut>,
+    shards: Vec<PlayedShard>,
+    calls: Arc<ArrayQueue<CallOut>>,
+    calls_in: mpsc::Receiver<CallIn>,
+    /// Calls of this side, with their bodies.
+    made: Vec<(Bytes, oneshot::Receiver<CallOutcome>)>,
+    asked: Vec<CallIn>,
+    is_stopped: bool,
+}
+
+#[derive(Debug, Default)]
+struct Reached {
+    resets: u64,
+    lapses: u64,
+    repeats: u64,
+    stale: u64,
+    full_ways: u64,
+    answered: u64,
+    unknown: u64,
+    busy: u64,
+    by_number: u64,
+    partings: u64,
+}
+
+struct World {
+    sides: [Side; 2],
+    spoken: [BTreeMap<RoomName, Spoken>; 2],
+    rooms: Vec<RoomName>,
+    /// Frames that words have in common.
+    frames: Vec<Bytes>,
+    bus: BTreeMap<(Instant, u64), (usize, Bytes)>,
+    sent: u64,
+    now: Now,
+    rng: Rng,
+    loss: f64,
+    delay_ms: u64,
+    is_cut: [bool; 2],
+    reached: Reached,
+}
+
+fn side(index: usize) -> Side {
+    let way = |_| WayOut {
+        // Short, so that they are full now and then.
+        way: Arc::new(Way { out: ArrayQueue::new(32), back: ArrayQueue::new(16) }),
+        wake: Arc::new(|| {}),
+    };
+    let ways: Vec<WayOut> = (0..SHARDS).map(way).collect();
+    let calls = Arc::new(ArrayQueue::new(LINK_CALLS_MAX));
+    let (door, calls_in) = mpsc::channel(8);
+    let plan = ExchangePlan {
+        incarnation: 100 + index as u64,
+        home_key: KEYS[index],
+        ways: ways.clone(),
+        calls: Arc::clone(&calls),
+        calls_in: door,
+        wake: Arc::new(|| {}),
+    };
+    Side {
+        exchange: Exchange::new(plan),
+        ways,
+        shards: (0..SHARDS).map(|_| PlayedShard::default()).collect(),
+        calls,
+        calls_in,
+        made: Vec::new(),
+        asked: Vec::new(),
+        is_stopped: false,
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let rooms: Vec<RoomName> =
+            (0..ROOMS).map(|n| RoomName::parse(&format!("room-{n}")).unwrap()).collect();
+        let spoken = || rooms.iter().map(|room| (room.clone(), Spoken::default())).collect();
+        let mut world = Self {
+            sides: [side(0), side(1)],
+            spoken: [spoken(), spoken()],
+            frames: (0..8_u8).map(|n| Bytes::from(vec![n; 300 << (n % 4)])).collect(),
+            rooms,
+            bus: BTreeMap::new(),
+            sent: 0,
+            now: crate::clock::now(),
+            loss: [0.0, 0.0, 0.05, 0.2][rng.usize(..4)],
+            delay_ms: [0, 1, 30][rng.usize(..3)],
+            rng,
+            is_cut: [false; 2],
+            reached: Reached::default(),
+        };
+        (0..2).for_each(|side| world.meet(side));
+        world
+    }
+
+    fn meet(&mut self, side: usize) {
+        self.sides[side].exchange.meet(OTHER[side], 100 + (1 - side) as u64, self.now);
+    }
+
+    /// A shard of a side says a word in a room.
+    fn say(&mut self, side: usize) {
+        let room = self.rooms[self.rng.usize(..ROOMS)].clone();
+        let shard = directory::home(&room, KEYS[side], SHARDS);
+        let life = self.sides[side].shards[shard].resets;
+        let spoken = self.spoken[side].get_mut(&room).unwrap();
+        spoken.next += 1;
+        let number = spoken.next;
+        let sort = self.rng.u8(..4);
+        if sort < 2 { &mut spoken.batches } else { &mut spoken.kept }.insert(number, life);
+        let run = Run(life);
+        let frame = self.frames[self.rng.usize(..self.frames.len())].clone();
+        let word = match sort {
+            0 | 1 => {
+                let level = Level {
+                    seq: Seq(number),
+                    frames: [frame, Bytes::new()],
+                    reach: Reach::default(),
+                    ack_within: Duration::ZERO,
+                    oldest: self.now.instant,
+                    skipped: 0,
+                };
+                NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Level(Arc::new(level)) })
+            }
+            2 => {
+                let want = CarryWant { encoding: Encoding::Json, reach: Reach::default() };
+                // The floor names the frame to the listener.
+                let floor = u64::from(frame[0]);
+                let said = HomeSaid::Carry { want, seq: Seq(number), frame: Some(frame), floor };
+                NodeWord::ToBranch(Delivery { room, run, said })
+            }
+            _ => {
+                let want = RefreshWant {
+                    encoding: Encoding::Json,
+                    since: Seq(number),
+                    sent: 0,
+                    small: false,
+                    latest: None,
+                };
+                NodeWord::ToHome(Control { room, run: Some(run), said: SegmentSaid::Refresh(want) })
+            }
+        };
+        self.sides[side].shards[shard].waiting.push_back(ToNode { node: OTHER[side], word });
+        self.play(side);
+    }
+
+    /// The shards of a side take what is told, and send what waits.
+    fn play(&mut self, side: usize) {
+        for shard in 0..SHARDS {
+            let played = &mut self.sides[side].shards[shard];
+            if played.is_stopped {
+                continue;
+            }
+            let way = Arc::clone(&self.sides[side].ways[shard].way);
+            self.reached.full_ways += u64::from(way.back.is_full());
+            while let Some(told) = way.back.pop() {
+                self.hear(side, shard, told);
+            }
+            let waiting = &mut self.sides[side].shards[shard].waiting;
+            while let Some(word) = waiting.pop_front() {
+                if let Err(word) = way.out.push(word) {
+                    waiting.push_front(word);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, side: usize, shard: usize, told: FromNode) {
+        let word = match told {
+            FromNode::Reset { node } => {
+                assert_eq!(node, OTHER[side]);
+                let played = &mut self.sides[side].shards[shard];
+                played.resets += 1;
+                played.waiting.push_back(ToNode { node, word: NodeWord::ResetTaken });
+                self.reached.resets += 1;
+                return;
+            }
+            FromNode::Lapsed { node, room, seq, .. } => {
+                assert_eq!(node, OTHER[side]);
+                self.reached.lapses += 1;
+                let spoken = self.spoken[side].get_mut(&room).unwrap();
+                assert!(spoken.lapsed.insert(seq.0), "a batch lapses once");
+                assert_eq!(shard, directory::home(&room, KEYS[side], SHARDS), "at its home");
+                return;
+            }
+            FromNode::Word { node, word } => {
+                assert_eq!(node, OTHER[side]);
+                word
+            }
+        };
+        let (room, run, number) = match word {
+            NodeWord::ToHome(Control { room, run, said: SegmentSaid::Refresh(want) }) => {
+                (room, run.unwrap(), want.since.0)
+            }
+            NodeWord::ToBranch(Delivery { room, run, said }) => match said {
+                HomeSaid::Level(level) => (room, run, level.seq.0),
+                HomeSaid::Carry { seq, frame, floor, .. } => {
+                    let frame = frame.unwrap();
+                    assert!(frame.iter().all(|byte| u64::from(*byte) == floor), "the frame of the word");
+                    (room, run, seq.0)
+                }
+                HomeSaid::Gap { seq } => {
+                    let spoken = self.spoken[1 - side].get_mut(&room).unwrap();
+                    spoken.gap = spoken.gap.max(seq.0);
+                    return;
+                }
+                said => panic!("nobody said {said:?}"),
+            },
+            word => panic!("nobody said {word:?}"),
+        };
+        assert_eq!(shard, directory::home(&room, KEYS[side], SHARDS), "the shard of the room");
+        let resets = self.sides[side].shards[shard].resets;
+        let spoken = self.spoken[1 - side].get_mut(&room).unwrap();
+        assert!(number > spoken.last, "in order, and once");
+        if spoken.last > 0 && spoken.last_life != run.0 {
+            assert!(resets > spoken.resets_at_last, "the hearer was told of the reset");
+        }
+        (spoken.last, spoken.last_life, spoken.resets_at_last) = (number, run.0, resets);
+        let before = spoken.kept.range(..number).rev().take_while(|(_, life)| **life >= run.0);
+        for (earlier, life) in before {
+            assert!(*life != run.0 || spoken.heard.contains(earlier), "kept {earlier} is before {number}");
+        }
+        spoken.heard.insert(number);
+    }
+
+    fn call(&mut self, side: usize) {
+        let body = Bytes::from(self.rng.u64(..).to_be_bytes().repeat(self.rng.usize(1..400)));
+        let (reply, answer) = oneshot::channel();
+        let request = NodeRequest {
+            method: Method::POST,
+            target: "/v1/rooms/r1/messages".into(),
+            content_type: None,
+            body: body.clone(),
+            shed: Vec::new(),
+        };
+        self.sides[side].calls.push(CallOut { node: OTHER[side], request, reply }).unwrap();
+        self.sides[side].made.push((body, answer));
+    }
+
+    /// The doors of a side answer some calls, in any order.
+    fn answer(&mut self, side: usize) {
+        let Side { calls_in, asked, .. } = &mut self.sides[side];
+        while let Ok(call) = calls_in.try_recv() {
+            asked.push(call);
+        }
+        while !asked.is_empty() && self.rng.u8(..4) > 0 {
+            let call = asked.swap_remove(self.rng.usize(..asked.len()));
+            if self.rng.u8(..10) > 0 {
+                let body = call.request.body;
+                let (status, content_type) = (StatusCode::OK, "text/plain".to_owned());
+                // The link may have begun anew.
+                let _gone = call.reply.send(NodeAnswer { status, content_type, retry_after: None, body });
+            }
+        }
+    }
+
+    /// A turn of a side, and its messages.
+    fn turn(&mut self, side: usize) {
+        if self.sides[side].is_stopped {
+            return;
+        }
+        for _ in 0..100 {
+            let is_busy = self.sides[side].exchange.turn(self.now);
+            while let Some((node, bytes)) = self.sides[side].exchange.poll_send() {
+                assert_eq!(node, OTHER[side]);
+                if self.is_cut[side] || self.rng.f64() < self.loss {
+                    continue;
+                }
+                let delay = Duration::from_micros(200 + self.rng.u64(..=self.delay_ms * 1000));
+                self.sent += 1;
+                self.bus.insert((self.now.instant + delay, self.sent), (1 - side, bytes));
+            }
+            self.play(side);
+            if !is_busy {
+                return;
+            }
+        }
+        panic!("a turn ends");
+    }
+
+    fn advance(&mut self, by: Duration) {
+        let target = self.now.instant + by;
+        for step in 0.. {
+            assert!(step < 100_000, "time goes on");
+            let arrival = self.bus.keys().next().map(|(at, _)| *at);
+            let due = |side: &Side| side.exchange.poll_deadline().filter(|_| !side.is_stopped);
+            let [one, other] = &self.sides;
+            let next = [arrival, due(one), due(other)].into_iter().flatten().min();
+            let Some(next) = next.filter(|at| *at <= target) else { break };
+            let later = next.saturating_duration_since(self.now.instant);
+            self.now = self.now.later(later);
+            if arrival == Some(next) {
+                let (_, (side, bytes)) = self.bus.pop_first().unwrap();
+                if !self.sides[side].is_stopped {
+                    self.sides[side].exchange.take(bytes, self.now);
+                    self.turn(side);
+                }
+            } else {
+                (0..2).for_each(|side| self.turn(side));
+            }
+        }
+        self.now = self.now.later(target.saturating_duration_since(self.now.instant));
+    }
+
+    fn run(&mut self) {
+        for _ in 0..self.rng.usize(15..40) {
+            let side = self.rng.usize(..2);
+            match self.rng.u8(..100) {
+                0..6 => self.is_cut[side] = !self.is_cut[side],
+                6..10 => self.sides[side].is_stopped = !self.sides[side].is_stopped,
+                10..16 => {
+                    let shard = &mut self.sides[side].shards[self.rng.usize(..SHARDS)];
+                    shard.is_stopped = !shard.is_stopped;
+                }
+                16..18 => {
+                    self.reached.partings += 1;
+                    self.note_counts();
+                    self.sides[side].exchange.part(OTHER[side], self.now);
+                    if self.rng.bool() {
+                        let by = Duration::from_millis(self.rng.u64(..200));
+                        self.advance(by);
+                    }
+                    self.meet(side);
+                }
+                18..21 => {
+                    let by = Duration::from_millis(self.rng.u64(500..2500));
+                    self.advance(by);
+                }
+                21..35 => (0..self.rng.usize(1..12)).for_each(|_| self.call(side)),
+                _ => (0..self.rng.usize(1..40)).for_each(|_| self.say(side)),
+            }
+            self.answer(side);
+            (0..2).for_each(|side| self.turn(side));
+            let by = Duration::from_millis(self.rng.u64(..25));
+            self.advance(by);
+        }
+        self.heal();
+        self.note_counts();
+    }
+
+    fn note_counts(&mut self) {
+        for side in &mut self.sides {
+            for shown in side.exchange.take_shown(self.now) {
+                self.reached.repeats += shown.counts.repeated;
+                self.reached.stale += shown.counts.stale;
+            }
+        }
+    }
+
+    /// Ends all faults, and checks that nothing is missing.
+    fn heal(&mut self) {
+        self.is_cut = [false; 2];
+        self.loss = 0.0;
+        self.delay_ms = 0;
+        for side in &mut self.sides {
+            side.is_stopped = false;
+            side.shards.iter_mut().for_each(|shard| shard.is_stopped = false);
+        }
+        self.advance(Duration::from_secs(3));
+        for side in 0..2 {
+            (0..40).for_each(|_| self.say(side));
+        }
+        for _ in 0..20 {
+            (0..2).for_each(|side| self.answer(side));
+            self.advance(NODE_CALL_AGE_MAX / 10);
+        }
+        for side in 0..2 {
+            for (room, spoken) in &self.spoken[side] {
+                let shard = directory::home(room, KEYS[side], SHARDS);
+                let life = self.sides[side].shards[shard].resets;
+                for (number, _) in spoken.kept.iter().filter(|(_, of)| **of == life) {
+                    assert!(spoken.heard.contains(number), "{room} of {side}: kept {number} is missing");
+                }
+                for (number, _) in spoken.batches.iter().filter(|(_, of)| **of == life) {
+                    let is_lapsed = spoken.lapsed.contains(number);
+                    assert!(spoken.heard.contains(number) || is_lapsed, "{room} of {side}: batch {number}");
+                    let is_told = spoken.gap.max(spoken.last) >= *number;
+                    assert!(is_told, "{room} of {side}: no gap for batch {number}");
+                }
+            }
+            for (body, mut answer) in std::mem::take(&mut self.sides[side].made) {
+                match answer.try_recv().expect("each call is answered") {
+                    Ok(answer) => {
+                        assert_eq!(answer.body, body, "the answer to this call");
+                        self.reached.answered += 1;
+                    }
+                    Err(CallFailed::Busy) => self.reached.busy += 1,
+                    Err(CallFailed::Unknown) => self.reached.unknown += 1,
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn words_of_many_rooms_keep_their_order_and_each_call_has_one_answer() {
+    let mut all = [0; 9];
+    let one = std::env::var("ROOMCAST_EXCHANGE").ok().map(|seed| seed.parse().unwrap());
+    for seed in one.map_or(0..SEEDS, |seed| seed..seed + 1) {
+        let mut world = World::new(seed);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+        assert!(outcome.is_ok(), "ROOMCAST_EXCHANGE={seed}");
+        let Reached { resets, lapses, repeats, stale, full_ways, answered, unknown, busy, partings, .. } =
+            world.reached;
+        let reached = [resets, lapses, repeats, stale, full_ways, answered, unknown, busy, partings];
+        all.iter_mut().zip(reached).for_each(|(all, reached)| *all += reached);
+    }
+    assert!(one.is_some() || all.iter().all(|count| *count >= 50), "{all:?}");
+}
+
+#[test]
+fn another_version_closes_the_link_once() {
+    let mut side = side(0);
+    let now = crate::clock::now();
+    side.exchange.meet(OTHER[0], 101, now);
+    let mut message = vec![9, 0];
+    message.extend(101_u64.to_be_bytes());
+    message.extend(100_u64.to_be_bytes());
+    message.extend([0; 8]);
+    let (reply, mut answer) = oneshot::channel();
+    let (method, target) = (Method::GET, "/".to_owned());
+    let request = NodeRequest { method, target, content_type: None, body: Bytes::new(), shed: Vec::new() };
+    side.exchange.take(message.clone().into(), now);
+    side.exchange.take(message.into(), now);
+    side.calls.push(CallOut { node: OTHER[0], request, reply }).unwrap();
+    side.exchange.turn(now);
+    assert_eq!(answer.try_recv().unwrap(), Err(CallFailed::Busy));
+    assert!(matches!(side.ways[0].way.back.pop(), Some(FromNode::Reset { .. })));
+    assert!(side.ways[0].way.back.is_empty(), "told once");
+    assert_eq!(side.exchange.poll_send(), None);
+}
+
+/// `cargo test --release -p roomcast --lib the_cost_of_a_forwarded_join -- --ignored --nocapture` prints the cost of
+/// a join and its welcome, at both ends of the link.
+#[test]
+#[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "the result")]
+fn the_cost_of_a_forwarded_join() {
+    use crate::shard::lane::Welcome;
+    use roomcast_core::fanout::segment::StreamPlace;
+    use roomcast_core::room::Join;
+    const JOINS: u32 = 200_000;
+    let now = crate::clock::now();
+    let mut sides = [side(0), side(1)];
+    sides.iter_mut().zip(OTHER).enumerate().for_each(|(index, (side, node))| {
+        side.exchange.meet(node, 101 - index as u64, now);
+    });
+    let room = RoomName::parse("room-1").unwrap();
+    let homes = KEYS.map(|key| directory::home(&room, key, SHARDS));
+    let frame = Bytes::from(vec![1; 12_000]);
+    let pieces: Arc<[Bytes]> = (0..8).map(|_| Bytes::from(vec![2; 8_000])).collect();
+    let mut spent = [Duration::ZERO; 2];
+    let mut left = JOINS;
+    while left > 0 {
+        let turn = left.min(16);
+        left -= turn;
+        for connection in 0..u64::from(turn) {
+            let encoding = Encoding::Json;
+            let join = Join { shard: 0, connection, join: 1, encoding, seen: None, cursor: None, device: 77 };
+            let word =
+                NodeWord::ToHome(Control { room: room.clone(), run: None, said: SegmentSaid::Join(join) });
+            sides[0].ways[homes[0]].way.out.push(ToNode { node: OTHER[0], word }).unwrap();
+        }
+        for from in [0, 1] {
+            let begun = crate::clock::thread_cpu();
+            sides[from].exchange.turn(now);
+            let mut messages = Vec::new();
+            while let Some((_, message)) = sides[from].exchange.poll_send() {
+                messages.push(message);
+            }
+            spent[from] += crate::clock::thread_cpu() - begun;
+            let begun = crate::clock::thread_cpu();
+            for message in messages {
+                sides[1 - from].exchange.take(message, now);
+            }
+            spent[1 - from] += crate::clock::thread_cpu() - begun;
+            while let Some(told) = sides[1 - from].ways[homes[1 - from]].way.back.pop() {
+                let FromNode::Word {
+                    word: NodeWord::ToHome(Control { said: SegmentSaid::Join(join), .. }),
+                    ..
+                } = told
+                else {
+                    continue;
+                };
+                let welcome = Welcome {
+                    seq: Seq(5),
+                    shard: join.shard,
+                    connection: join.connection,
+                    join: join.join,
+                    encoding: join.encoding,
+                    epoch: None,
+                    place: StreamPlace::UNKNOWN,
+                    latest: None,
+                    frame: frame.clone(),
+                    pieces: Arc::clone(&pieces),
+                };
+                let said = HomeSaid::Welcome(Box::new(welcome));
+                let word = NodeWord::ToBranch(Delivery { room: room.clone(), run: Run(1), said });
+                sides[1].ways[homes[1]].way.out.push(ToNode { node: OTHER[1], word }).unwrap();
+            }
+        }
+    }
+    let [branch, home] = spent.map(|spent| spent / JOINS);
+    eprintln!("a forwarded join: {home:?} at the home's node, {branch:?} at the branch's");
+}
