@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::account::Missed;
 use super::counters::CounterChange;
@@ -195,7 +195,7 @@ impl Default for WriteCost {
 
 /// The counts of a segment, apart from the members themselves. Each segment counts on its own shard, so no pass
 /// touches a shared number. A reader adds the segments up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Frames taken by members' sockets or outboxes.
     pub written: u64,
@@ -209,10 +209,11 @@ pub struct Counts {
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        self.written += other.written;
-        self.queued += other.queued;
-        self.skipped += other.skipped;
-        self.acked += other.acked;
+        // Saturating: counts come from other nodes, too, and peers are strangers.
+        self.written = self.written.saturating_add(other.written);
+        self.queued = self.queued.saturating_add(other.queued);
+        self.skipped = self.skipped.saturating_add(other.skipped);
+        self.acked = self.acked.saturating_add(other.acked);
     }
 }
 

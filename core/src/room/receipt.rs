@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::view::{AckTimes, ReceiptView};
 use crate::now::millis;
 
@@ -55,8 +57,8 @@ pub struct HomeReceipt {
     pub waiting: Vec<u64>,
 }
 
-/// A segment's part of a receipt.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A segment's part of a receipt. Nodes send it to each other.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SegmentReceipt {
     /// Acknowledgements of connections without a name, and the times of all.
     pub acks: Acks,
@@ -64,33 +66,39 @@ pub struct SegmentReceipt {
     pub devices: Vec<u64>,
 }
 
+impl SegmentReceipt {
+    /// Adds the part of another segment.
+    pub fn merge(&mut self, mut other: Self) {
+        self.acks.merge(&other.acks);
+        self.devices.append(&mut other.devices);
+    }
+}
+
 impl HomeReceipt {
     /// The whole receipt. A device with connections on several segments counts once.
     #[must_use]
-    pub fn with(mut self, segments: impl IntoIterator<Item = SegmentReceipt>) -> ReceiptView {
+    pub fn with(self, segments: impl IntoIterator<Item = SegmentReceipt>) -> ReceiptView {
         // The message went to nobody. Segments count acknowledgements of its offset all the same.
         if self.view.online == 0 {
             return self.view;
         }
-        let mut devices = Vec::new();
-        for mut segment in segments {
-            self.acks.merge(&segment.acks);
-            devices.append(&mut segment.devices);
-        }
+        let mut all = SegmentReceipt { acks: self.acks, devices: Vec::new() };
+        segments.into_iter().for_each(|segment| all.merge(segment));
+        let SegmentReceipt { acks, mut devices } = all;
         devices.sort_unstable();
         devices.dedup();
         let here = devices.iter().filter(|device| self.waiting.binary_search(device).is_ok()).count();
         let mut view = self.view;
-        view.acknowledged += self.acks.count + here as u64;
+        view.acknowledged = view.acknowledged.saturating_add(acks.count).saturating_add(here as u64);
         // A segment may have handed its counts over between the two parts.
-        view.pending = view.online.saturating_sub(view.acknowledged + view.left);
-        view.ack_ms = self.acks.times();
+        view.pending = view.online.saturating_sub(view.acknowledged.saturating_add(view.left));
+        view.ack_ms = acks.times();
         view
     }
 }
 
 /// The acknowledgements of a message: the number, and the times taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acks {
     /// Acknowledgements by connections without a name. Devices with a name are counted by the home.
     pub count: u64,
@@ -103,13 +111,16 @@ pub struct Acks {
 
 /// Buckets between two powers of two. With 8, a percentile is too high by an eighth at most.
 const BUCKETS_PER_OCTAVE: u64 = 8;
+/// Longest time apart from all shorter ones. Past an hour all are the same.
+const TOOK_MS_MAX: u64 = 3_600_000;
+/// Buckets up to the longest time.
+const BUCKETS_MAX: usize = 158;
 
 impl Acks {
     /// Counts an acknowledgement, `took` after the sending (after the acceptance, if no segment existed
     /// then). Of a device with a name only the time counts here.
     pub fn add(&mut self, took: Duration, is_named: bool) {
-        // Past an hour all are the same.
-        let took_ms = millis(took).min(3_600_000);
+        let took_ms = millis(took).min(TOOK_MS_MAX);
         let bucket = bucket_of(took_ms);
         if self.times.len() <= bucket {
             self.times.resize(bucket + 1, 0);
@@ -122,14 +133,16 @@ impl Acks {
 
     /// Adds the counts of another segment.
     pub fn merge(&mut self, other: &Self) {
-        if self.times.len() < other.times.len() {
-            self.times.resize(other.times.len(), 0);
+        // Bounded and saturating: the other part may come from another node, and peers are strangers.
+        let buckets = other.times.len().min(BUCKETS_MAX);
+        if self.times.len() < buckets {
+            self.times.resize(buckets, 0);
         }
         for (count, more) in self.times.iter_mut().zip(&other.times) {
             *count = count.saturating_add(*more);
         }
-        self.count += other.count;
-        self.timed += other.timed;
+        self.count = self.count.saturating_add(other.count);
+        self.timed = self.timed.saturating_add(other.timed);
         self.longest_ms = self.longest_ms.max(other.longest_ms);
     }
 
@@ -150,7 +163,7 @@ impl Acks {
 
     /// The upper end of the percentile's bucket.
     fn percentile(&self, percent: u64) -> u64 {
-        let rank = (self.timed * percent).div_ceil(100);
+        let rank = self.timed.saturating_mul(percent).div_ceil(100);
         let mut seen = 0;
         let bucket = self.times.iter().position(|count| {
             seen += u64::from(*count);
@@ -198,6 +211,27 @@ mod tests {
         let times = acks.times().unwrap();
         assert!((500..=562).contains(&times.p50) && (990..=1000).contains(&times.p99), "{times:?}");
         assert_eq!((times.max, Acks::default().times()), (1000, None));
+    }
+
+    #[test]
+    fn the_longest_time_is_in_the_last_bucket() {
+        assert_eq!(bucket_of(TOOK_MS_MAX) + 1, BUCKETS_MAX);
+    }
+
+    #[test]
+    fn a_strange_part_breaks_no_receipt() {
+        let strange = format!(
+            r#"{{"acks":{{"count":{0},"timed":{0},"times":[{1}7],"longest_ms":{0}}},"devices":[7,7,{0}]}}"#,
+            u64::MAX,
+            "4294967295,".repeat(1000)
+        );
+        let part: SegmentReceipt = serde_json::from_str(&strange).unwrap();
+        let mut acks = Acks::default();
+        acks.add(Duration::from_millis(3), false);
+        acks.merge(&part.acks);
+        acks.merge(&part.acks);
+        assert_eq!((acks.count, acks.times.len()), (u64::MAX, BUCKETS_MAX));
+        assert!(acks.times().is_some());
     }
 
     #[test]
