@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::heat::Fuel;
 use super::{Homes, Opener};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
@@ -20,6 +21,15 @@ pub enum NotConfigured {
     NotOpened,
     /// The settings don't fit the room.
     Unfit(Unfit),
+}
+
+/// The spread of a room over shards and nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spread {
+    /// Members, or the expected audience if larger, and the cost of passes.
+    pub fuel: Fuel,
+    /// The places with members: shards of this node, and other nodes.
+    pub places: Vec<usize>,
 }
 
 impl Homes {
@@ -72,6 +82,14 @@ impl Homes {
     pub fn describe(&self, room: &RoomName, now: Instant) -> Option<RoomView> {
         let home = &self.rooms[*self.room_of.get(room)?];
         Some(RoomView { hot: home.heat.width() > 1, ..home.room.view(self.plan.index, now) })
+    }
+
+    /// The spread of a room; `None` if the room is not open.
+    #[must_use]
+    pub fn spread(&self, room: &RoomName, now: Instant) -> Option<Spread> {
+        let room = &self.rooms[*self.room_of.get(room)?].room;
+        let fuel = Fuel { members: room.expected_members(), permille: room.load_permille(now) };
+        Some(Spread { fuel, places: room.segments().map(|(place, _)| place).collect() })
     }
 
     /// The `limit` rooms with most members, most first.
