@@ -38,6 +38,8 @@ pub const ROUTE_FREE_PERMILLE_MIN: u64 = 100;
 pub const ROUTE_TTL: Duration = Duration::from_secs(10);
 /// Life of a route at a door. Later: the route is asked for anew.
 pub const ROUTE_AGE_MAX: Duration = Duration::from_secs(1);
+/// Nodes of a route. Above: those with the least weight are left out.
+pub const ROUTE_NODES_MAX: usize = 64;
 /// Routes that a door remembers. Above: all are forgotten.
 pub const ROUTES_MAX: usize = 16 * KIB;
 /// Longest region of a route, in bytes. Above: 400.

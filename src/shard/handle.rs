@@ -333,12 +333,7 @@ impl Shards {
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
-    pub async fn receipt_part(
-        &self,
-        room: &RoomName,
-        epoch: Epoch,
-        offset: u64,
-    ) -> Answered<SegmentReceipt> {
+    pub async fn receipt_part(&self, room: &RoomName, epoch: Epoch, offset: u64) -> Answered<SegmentReceipt> {
         let mut all = SegmentReceipt::default();
         for shard in 0..self.count() {
             let room = room.clone();
@@ -465,7 +460,8 @@ impl Shards {
         for shard in 0..self.count() {
             let url_of = Arc::clone(&url_of);
             // A shard that is full or silent keeps its connections: the next second asks again.
-            let asked = self.ask(shard, move |shard, now| shard.residents.send_elsewhere(&*url_of, left, now));
+            let asked =
+                self.ask(shard, move |shard, now| shard.residents.send_elsewhere(&*url_of, left, now));
             left = left.saturating_sub(asked.await.unwrap_or(0));
             if left == 0 {
                 break;
@@ -739,7 +735,8 @@ mod tests {
         let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
-        let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)), heat: heat(2) };
+        let shards =
+            Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)), heat: heat(2) };
         let config = Config::load(&Args::default(), std::iter::empty()).unwrap();
         let follow = shards.follow(&config);
         assert!(timeout(Duration::ZERO, follow).await.is_err(), "nobody answers");
@@ -752,7 +749,8 @@ mod tests {
         let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
-        let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)), heat: heat(2) };
+        let shards =
+            Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)), heat: heat(2) };
         let home = directory::home(&room(), home_key, 2);
         let mut pair: Vec<Shard<DeviceSocket>> = lane::mesh(2, LaneBounds::default())
             .into_iter()

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use hyper::{Method, Uri};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{parts, route, sent_back};
+use super::{parts, sent_back};
 use crate::cluster::calls::{CallIn, NodeRequest};
+use crate::http::Node;
 use crate::http::accept::{Answer, Stop, stopped};
 use crate::http::ops::answer_ladder;
 use crate::http::problem::Problem;
@@ -15,7 +16,6 @@ use crate::http::publisher;
 use crate::http::request::Query;
 use crate::http::routes::{Part, Route};
 use crate::http::viewer::answer_pull;
-use crate::http::Node;
 use roomcast_core::limits::NODE_CALLS_ANSWERED_MAX;
 
 /// Answers the calls of other nodes until the doors stop, [`NODE_CALLS_ANSWERED_MAX`] at the same time.
@@ -49,9 +49,6 @@ async fn answered(node: &Node, request: NodeRequest) -> Result<Answer, Problem> 
     let query = Query::of(&uri);
     if let Some(part) = parts::answer_part(node, uri.path(), query).await {
         return part;
-    }
-    if uri.path() == route::PATH {
-        return route::answer_node(node, query).await;
     }
     if let Some(answer) = answer_ladder(node, &request, uri.path()).await {
         return answer;

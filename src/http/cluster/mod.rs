@@ -192,7 +192,7 @@ impl OtherHome<'_> {
 ///
 /// # Errors
 /// 503 `node_silent` if the answer is none of HTTP.
-fn passed_on(from: NodeAnswer) -> Result<Answer, Problem> {
+pub(super) fn passed_on(from: NodeAnswer) -> Result<Answer, Problem> {
     let NodeAnswer { status, content_type, retry_after, body } = from;
     let content_type = HeaderValue::from_str(&content_type);
     // A status below 200 would leave the caller waiting for another answer.

@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::ClusterDoors;
+use super::route::region;
+use super::{ClusterDoors, Effect};
 use crate::clock;
 use crate::cluster::calls::{CallOutcome, NodeRequest};
 use crate::cluster::shown::ClusterShown;
@@ -31,13 +32,15 @@ const PATH: &str = "/v1/node/";
 
 /// A piece that another node is asked for.
 #[derive(Debug, PartialEq, Eq)]
-enum Part<'a> {
+pub(super) enum Part<'a> {
     /// The rooms of the node with most members.
     Rooms { limit: usize },
     /// The counts of the members on the node, in one run of the room.
     Counts { room: Cow<'a, RoomName>, run: Cow<'a, str> },
     /// The acknowledgements of the members on the node.
     Receipt { room: Cow<'a, RoomName>, epoch: Epoch, offset: u64 },
+    /// The nodes for a room, from its home.
+    Route { room: Cow<'a, RoomName>, region: Cow<'a, str> },
 }
 
 impl<'a> Part<'a> {
@@ -48,6 +51,7 @@ impl<'a> Part<'a> {
             Self::Receipt { room, epoch, offset } => {
                 format!("{PATH}receipt?room={room}&cursor={epoch}:{offset}")
             }
+            Self::Route { room, region } => format!("{PATH}route?room={room}&region={region}"),
         }
     }
 
@@ -78,6 +82,10 @@ impl<'a> Part<'a> {
                 let at = query.parsed("cursor", Cursor::parse)?.ok_or_else(|| missing("cursor"))?;
                 Ok(Self::Receipt { room: room()?, epoch: at.epoch, offset: at.offset })
             }
+            "route" => {
+                let region = query.parsed("region", region)?.unwrap_or_default();
+                Ok(Self::Route { room: room()?, region: Cow::Owned(region) })
+            }
             _ => Err(Problem::not_found()),
         }
     }
@@ -93,16 +101,27 @@ pub(super) async fn answer_part(
         Ok(part) => part,
         Err(problem) => return Some(Err(problem)),
     };
-    Some(match part {
-        Part::Rooms { limit } => {
-            from_shard(node.shards.rooms_by_members(limit)).await.map(|rooms| answer_json(&rooms))
+    Some(part.answer(node).await)
+}
+
+impl Part<'_> {
+    async fn answer(self, node: &Node) -> Result<Answer, Problem> {
+        match self {
+            Self::Rooms { limit } => {
+                from_shard(node.shards.rooms_by_members(limit)).await.map(|rooms| answer_json(&rooms))
+            }
+            Self::Counts { room, run } => Ok(answer_json(&node.shards.counts(&room, &run).await)),
+            Self::Receipt { room, epoch, offset } => {
+                let part = from_shard(node.shards.receipt_part(&room, epoch, offset)).await;
+                part.map(|part| answer_json(&part))
+            }
+            Self::Route { room, region } => {
+                node.check_is_home(&room, Effect::None)?;
+                let cluster = node.cluster.as_ref().ok_or_else(Problem::not_home)?;
+                Ok(answer_json(&cluster.route_here(node, &room, &region).await))
+            }
         }
-        Part::Counts { room, run } => Ok(answer_json(&node.shards.counts(&room, &run).await)),
-        Part::Receipt { room, epoch, offset } => {
-            let part = from_shard(node.shards.receipt_part(&room, epoch, offset)).await;
-            part.map(|part| answer_json(&part))
-        }
-    })
+    }
 }
 
 /// Adds the rooms of the other nodes to those of this node, and keeps the `limit` with most members. Returns the
@@ -190,16 +209,16 @@ pub(super) fn node_at(place: usize) -> Option<NodeKey> {
 }
 
 /// The piece of a node.
-struct Heard<T> {
+pub(super) struct Heard<T> {
     /// The name of the node.
     name: String,
     /// `None`: the node was silent.
-    heard: Option<T>,
+    pub(super) heard: Option<T>,
 }
 
 impl ClusterDoors {
     /// Asks nodes for a piece each, all at once. The result is in their order.
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         shown: &ClusterShown,
         nodes: &[NodeKey],
@@ -258,7 +277,8 @@ mod tests {
         for part in [
             Part::Rooms { limit: 7 },
             Part::Counts { room: room.clone(), run: "00000000000000ab".into() },
-            Part::Receipt { room, epoch: Epoch(0xab), offset: 9 },
+            Part::Receipt { room: room.clone(), epoch: Epoch(0xab), offset: 9 },
+            Part::Route { room, region: "eu".into() },
         ] {
             let target = Uri::try_from(part.target()).unwrap();
             assert_eq!(Part::of(target.path(), Query::of(&target)).unwrap().unwrap(), part);
