@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use roomcast_core::cluster::NodeKey;
-use roomcast_core::limits::{NODE_CALL_AGE_MAX, NODE_CALLS_MAX};
+use roomcast_core::limits::{NODE_CALLS_MAX, SHARD_ANSWER_AGE_MAX};
 
 /// A request for another node. The caller has checked the credentials and the caller's limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,13 +111,13 @@ impl Calls {
         Ok(answer)
     }
 
-    /// Asks another node, for at most [`NODE_CALL_AGE_MAX`].
+    /// Asks another node, for at most [`SHARD_ANSWER_AGE_MAX`].
     ///
     /// # Errors
     /// [`CallFailed`].
     pub(crate) async fn call(&self, node: NodeKey, request: NodeRequest) -> CallOutcome {
         let answer = self.send(node, request)?;
-        let answered = timeout(NODE_CALL_AGE_MAX, answer).await;
+        let answered = timeout(SHARD_ANSWER_AGE_MAX, answer).await;
         answered.unwrap_or(Ok(Err(CallFailed::Unknown))).unwrap_or(Err(CallFailed::Unknown))
     }
 }

@@ -26,10 +26,9 @@ pub struct RoomView {
     /// The name of the home node; absent on a node without a cluster.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// The segments of the home node, by shard. In the view of a room, also those of other nodes by their place;
-    /// the door moves them to `nodes`.
+    /// The segments of the home node, by shard.
     pub shards: Vec<SegmentView>,
-    /// The segments on other nodes, by node; absent if there are none.
+    /// The members on other nodes, by node; absent if there are none. The door adds them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeView>,
     /// Nodes whose counts are missing, since they did not answer; absent if there are none.
@@ -86,8 +85,6 @@ pub struct NodeView {
     pub node: String,
     /// Members on the node.
     pub members: u64,
-    /// The processor time of a pass on the node's slowest shard, in microseconds.
-    pub pass_us: u64,
     /// The counts of frames and acknowledgements since the segments began.
     pub counts: Counts,
 }

@@ -21,11 +21,11 @@ use crate::http::request::Query;
 use crate::http::routes::room_name;
 use crate::http::{Node, answer_json, from_shard};
 use roomcast_core::cluster::NodeKey;
-use roomcast_core::limits::{NODE_PART_AGE_MAX, ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX, SHARDS_MAX};
+use roomcast_core::limits::{NODE_PART_AGE_MAX, ROOMS_LISTED_DEFAULT, ROOMS_LISTED_MAX};
 use roomcast_core::room::Counts;
 use roomcast_core::room::id::{Cursor, Epoch, RoomName};
-use roomcast_core::room::receipt::SegmentReceipt;
-use roomcast_core::room::view::{NodeView, ReceiptView, RoomLine, RoomView, SegmentView};
+use roomcast_core::room::receipt::{HomeReceipt, SegmentReceipt};
+use roomcast_core::room::view::{NodeView, ReceiptView, RoomLine, RoomView};
 
 /// The paths of the pieces. No door has them.
 const PATH: &str = "/v1/node/";
@@ -156,22 +156,12 @@ pub(in crate::http) async fn add_rooms_of_others(
 pub(in crate::http) async fn complete(node: &Node, view: &mut RoomView) {
     let Some(cluster) = &node.cluster else { return };
     view.node = Some(cluster.name.clone());
-    let (shards, others): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut view.shards).into_iter().partition(|segment| node_at(segment.shard).is_none());
-    view.shards = shards;
     let Ok(room) = RoomName::parse(&view.room) else { return };
+    // A shard that has just shown the room and is silent now leaves the other nodes out.
+    let spread = from_shard(node.shards.spread(&room)).await.ok().flatten();
+    let others = spread.map_or_else(Vec::new, |spread| spread.nodes);
     let part = Part::Counts { room: Cow::Owned(room), run: Cow::Owned(view.run.clone()) };
-    let asked: Vec<_> = others.iter().filter_map(|segment| node_at(segment.shard)).collect();
-    let shown = cluster.shown.newest();
-    let heard = cluster.ask::<Counts>(&shown, &asked, &part).await;
-    for (SegmentView { members, pass_us, .. }, Heard { name, heard }) in others.into_iter().zip(heard) {
-        if heard.is_none() {
-            view.partial.push(name.clone());
-        }
-        let counts = heard.unwrap_or_default();
-        view.counts += counts;
-        view.nodes.push(NodeView { node: name, members, pass_us, counts });
-    }
+    cluster.add_counts(&others, &part, view).await;
 }
 
 /// The receipt of a reliable message of a room that this node orders, over all nodes.
@@ -185,27 +175,12 @@ pub(in crate::http) async fn whole_receipt(
 ) -> Result<ReceiptView, Problem> {
     let home = from_shard(node.shards.receipt(room.clone(), offset)).await??;
     let epoch = home.view.epoch;
-    let mut parts = vec![from_shard(node.shards.receipt_part(&room, epoch, offset)).await?];
-    let mut partial = Vec::new();
-    if let Some(cluster) = &node.cluster {
-        let spread = from_shard(node.shards.spread(&room)).await?;
-        let places = spread.map_or_else(Vec::new, |spread| spread.places);
-        let asked: Vec<_> = places.into_iter().filter_map(node_at).collect();
-        let part = Part::Receipt { room: Cow::Owned(room), epoch, offset };
-        let shown = cluster.shown.newest();
-        for Heard { name, heard } in cluster.ask::<SegmentReceipt>(&shown, &asked, &part).await {
-            match heard {
-                Some(part) => parts.push(part),
-                None => partial.push(name),
-            }
-        }
-    }
-    Ok(ReceiptView { partial, ..home.with(parts) })
-}
-
-/// The node at a place of a room; `None`: the place is a shard of this node.
-pub(super) fn node_at(place: usize) -> Option<NodeKey> {
-    place.checked_sub(SHARDS_MAX).and_then(|key| u32::try_from(key).ok()).map(NodeKey)
+    let here = from_shard(node.shards.receipt_part(&room, epoch, offset)).await?;
+    let Some(cluster) = &node.cluster else { return Ok(home.with([here])) };
+    let spread = from_shard(node.shards.spread(&room)).await?;
+    let others = spread.map_or_else(Vec::new, |spread| spread.nodes);
+    let part = Part::Receipt { room: Cow::Owned(room), epoch, offset };
+    Ok(cluster.with_others(*home, here, &others, &part).await)
 }
 
 /// The piece of a node.
@@ -217,6 +192,40 @@ pub(super) struct Heard<T> {
 }
 
 impl ClusterDoors {
+    /// Adds the counts of nodes with members to a view.
+    async fn add_counts(&self, others: &[(NodeKey, u64)], part: &Part<'_>, view: &mut RoomView) {
+        let asked: Vec<_> = others.iter().map(|(key, _)| *key).collect();
+        let heard = self.ask::<Counts>(&self.shown.newest(), &asked, part).await;
+        for ((_, members), Heard { name, heard }) in others.iter().zip(heard) {
+            if heard.is_none() {
+                view.partial.push(name.clone());
+            }
+            let counts = heard.unwrap_or_default();
+            view.counts += counts;
+            view.nodes.push(NodeView { node: name, members: *members, counts });
+        }
+    }
+
+    /// A receipt with the parts of nodes with members.
+    async fn with_others(
+        &self,
+        home: HomeReceipt,
+        here: SegmentReceipt,
+        others: &[(NodeKey, u64)],
+        part: &Part<'_>,
+    ) -> ReceiptView {
+        let asked: Vec<_> = others.iter().map(|(key, _)| *key).collect();
+        let mut parts = vec![here];
+        let mut partial = Vec::new();
+        for Heard { name, heard } in self.ask::<SegmentReceipt>(&self.shown.newest(), &asked, part).await {
+            match heard {
+                Some(part) => parts.push(part),
+                None => partial.push(name),
+            }
+        }
+        ReceiptView { partial, ..home.with(parts) }
+    }
+
     /// Asks nodes for a piece each, all at once. The result is in their order.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
@@ -300,11 +309,5 @@ mod tests {
             assert_eq!((problem.code(), problem.named_field()), (code, field), "{target}");
         }
         assert!(Part::of("/v1/rooms", Query::of(&Uri::from_static("/v1/rooms"))).is_none());
-    }
-
-    #[test]
-    fn places_behind_the_shards_are_nodes() {
-        assert_eq!((node_at(0), node_at(SHARDS_MAX - 1)), (None, None));
-        assert_eq!(node_at(SHARDS_MAX + 3), Some(NodeKey(3)));
     }
 }

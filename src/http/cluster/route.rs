@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::ClusterDoors;
-use super::parts::{Part, node_at};
+use super::parts::Part;
 use crate::clock;
 use crate::http::accept::Answer;
 use crate::http::problem::Problem;
@@ -242,8 +242,8 @@ impl ClusterDoors {
 
 /// The nodes with members of a room, its home included.
 fn holders(spread: Option<Spread>) -> Vec<SlotHome> {
-    let places = spread.map_or_else(Vec::new, |spread| spread.places);
-    let others = places.into_iter().filter_map(node_at).map(SlotHome::There);
+    let others = spread.map_or_else(Vec::new, |spread| spread.nodes);
+    let others = others.into_iter().map(|(key, _)| SlotHome::There(key));
     [SlotHome::Here].into_iter().chain(others).collect()
 }
 

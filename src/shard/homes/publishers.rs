@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use super::heat::Fuel;
 use super::{Homes, Opener};
+use roomcast_core::cluster::NodeKey;
+use roomcast_core::limits::SHARDS_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
@@ -28,8 +30,13 @@ pub enum NotConfigured {
 pub struct Spread {
     /// Members, or the expected audience if larger, and the cost of passes.
     pub fuel: Fuel,
-    /// The places with members: shards of this node, and other nodes.
-    pub places: Vec<usize>,
+    /// Other nodes with members, each with a count.
+    pub nodes: Vec<(NodeKey, u64)>,
+}
+
+/// The node at a place of a room; `None`: the place is a shard of this node.
+fn node_at(place: usize) -> Option<NodeKey> {
+    place.checked_sub(SHARDS_MAX).and_then(|key| u32::try_from(key).ok()).map(NodeKey)
 }
 
 impl Homes {
@@ -89,7 +96,9 @@ impl Homes {
     pub fn spread(&self, room: &RoomName, now: Instant) -> Option<Spread> {
         let room = &self.rooms[*self.room_of.get(room)?].room;
         let fuel = Fuel { members: room.expected_members(), permille: room.load_permille(now) };
-        Some(Spread { fuel, places: room.segments().map(|(place, _)| place).collect() })
+        let places = room.segments();
+        let nodes = places.filter_map(|(place, census)| Some((node_at(place)?, census.members())));
+        Some(Spread { fuel, nodes: nodes.collect() })
     }
 
     /// The `limit` rooms with most members, most first.
