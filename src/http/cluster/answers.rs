@@ -19,7 +19,7 @@ use crate::http::viewer::answer_pull;
 use roomcast_core::limits::NODE_CALLS_ANSWERED_MAX;
 
 /// Answers the calls of other nodes until the doors stop, [`NODE_CALLS_ANSWERED_MAX`] at the same time.
-pub(crate) async fn answer_calls(node: Arc<Node>, mut calls: mpsc::Receiver<CallIn>, mut stop: Stop) {
+pub(super) async fn answer_calls(node: Arc<Node>, mut calls: mpsc::Receiver<CallIn>, mut stop: Stop) {
     let places = Arc::new(Semaphore::new(NODE_CALLS_ANSWERED_MAX));
     loop {
         let next = async {

@@ -16,7 +16,7 @@ use roomcast_core::limits::{ELSEWHERE_PER_SECOND, SHARD_ANSWER_AGE_MAX};
 use roomcast_core::room::id::RoomName;
 
 /// Looks once a second, until the doors stop, and sends at most [`ELSEWHERE_PER_SECOND`] devices away.
-pub(crate) async fn keep_room(node: Arc<Node>, mut stop: Stop) {
+pub(super) async fn keep_room(node: Arc<Node>, mut stop: Stop) {
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -35,7 +35,7 @@ pub(crate) async fn keep_room(node: Arc<Node>, mut stop: Stop) {
 
 impl ClusterDoors {
     /// The URLs for devices that are to go; `None`: this node has room for its devices, or is stopping.
-    fn elsewhere(&self, node: &Node) -> Option<UrlOf> {
+    pub(super) fn elsewhere(&self, node: &Node) -> Option<UrlOf> {
         let loads = self.loads(node);
         let here = loads.iter().find(|load| load.node == SlotHome::Here)?;
         if !here.is_open || !here.is_short() {

@@ -7,8 +7,8 @@
 //! `answers` answers the requests of other nodes. `parts` has the pieces of views and receipts that nodes ask
 //! of each other. `route` names the nodes for a room, and `elsewhere` sends devices there.
 
-pub(crate) mod answers;
-pub(crate) mod elsewhere;
+mod answers;
+mod elsewhere;
 pub(super) mod parts;
 pub(super) mod route;
 
@@ -19,9 +19,10 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Uri};
+use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::cluster::calls::{CallFailed, Calls, NodeAnswer, NodeRequest};
+use crate::cluster::calls::{CallFailed, CallIn, Calls, NodeAnswer, NodeRequest};
 use crate::cluster::shown::Shown;
 use crate::config::cluster::ClusterConfig;
 use crate::metrics::{NodeCallOutcome, SlotCounts};
@@ -31,7 +32,7 @@ use roomcast_core::limits::ECHO_AGE_MAX;
 use roomcast_core::room::id::RoomName;
 
 use super::Node;
-use super::accept::Answer;
+use super::accept::{Answer, Stop};
 use super::answer;
 use super::problem::Problem;
 use route::Routes;
@@ -47,6 +48,13 @@ pub(crate) struct ClusterDoors {
     region: String,
     viewer_url: String,
     routes: Routes,
+}
+
+/// Starts what the doors of a node of a cluster do beside their own requests, until they stop: the answers to
+/// `calls` of other nodes, and the look for devices that came to a wrong node.
+pub(crate) fn serve(node: &Arc<Node>, calls: mpsc::Receiver<CallIn>, stop: &Stop) {
+    tokio::spawn(answers::answer_calls(Arc::clone(node), calls, stop.clone()));
+    tokio::spawn(elsewhere::keep_room(Arc::clone(node), stop.clone()));
 }
 
 /// The effect of a request on its room.
@@ -229,3 +237,6 @@ pub(super) fn sent_on(method: &Method, uri: &Uri, content_type: Option<&str>, bo
     }
     NodeRequest { method, target, content_type: content_type.map(str::to_owned), body, shed: Vec::new() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -207,7 +207,7 @@ impl ClusterDoors {
     }
 
     /// A receipt with the parts of nodes with members.
-    async fn with_others(
+    pub(super) async fn with_others(
         &self,
         home: HomeReceipt,
         here: SegmentReceipt,

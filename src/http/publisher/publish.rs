@@ -69,7 +69,8 @@ pub(super) async fn publish(
             let mut request = sent_on(&parts.method, &parts.uri, Some(content_type), body);
             request.shed = shed.into_iter().filter_map(|at| u32::try_from(at).ok()).collect();
             drop(parts);
-            home.answer(request).await
+            // Boxed: a publish at home must not carry the bytes of the other way.
+            Box::pin(home.answer(request)).await
         }
         Some(_) | None => {
             // The messages own their payloads. The answer may take 10 s, and the request's buffers must not
