@@ -17,8 +17,8 @@ pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
 pub const NODE_CALLS_MAX: usize = 1024;
 /// Calls of other nodes that the doors answer at the same time. Above: further calls wait.
 pub const NODE_CALLS_ANSWERED_MAX: usize = 4096;
-/// Time for other nodes to give their part of a receipt, a room's view or a list of rooms. Later: the node is named
-/// as silent, and the answer goes without it.
+/// Time for other nodes to give their part of a receipt, a room's view or a list of rooms. Later: the node is
+/// named as silent, and the answer goes without it.
 pub const NODE_PART_AGE_MAX: Duration = Duration::from_secs(1);
 /// Age of a node's own heartbeat, as it comes back from NATS. Above: 503 `cluster_unreachable`.
 pub const ECHO_AGE_MAX: Duration = Duration::from_secs(2);
@@ -350,7 +350,8 @@ pub const IDLE_AGE_MAX: Duration = Duration::from_secs(75);
 pub const CLOSE_TEXT_BYTES_MAX: usize = 123;
 /// Time for a door's peer to take an answer. Later: closed. 256 KiB of history take 33 s at 64 kbit/s.
 pub const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
-/// Time for a shard to answer a door. Later: 503 `shard_silent`; 503 `node_silent` for a shard of another node.
+/// Time for a shard to answer a door. Later: 503 `shard_silent`; 503 `node_silent` for a shard of another
+/// node.
 pub const SHARD_ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
 /// First pause of a door after a failed accept; doubles up to [`ACCEPT_PAUSE_MAX`].
 pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);

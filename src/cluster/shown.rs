@@ -22,8 +22,8 @@ pub(crate) struct ClusterShown {
     pub(crate) echo_at: Instant,
     /// The other nodes that were heard of within the last minute and said no goodbye, alive or not.
     pub(crate) peers: Vec<PeerShown>,
-    /// Slot -> the next live node in the slot's rendezvous order behind its home: `Here`, `There` or `Nobody`.
-    /// Empty before the first heartbeats.
+    /// Slot -> the next live node in the slot's rendezvous order behind its home: `Here`, `There` or
+    /// `Nobody`. Empty before the first heartbeats.
     pub(crate) heirs: Vec<SlotHome>,
 }
 

@@ -1,8 +1,8 @@
 //! The three doors: requests arrive over HTTP, are checked, and are answered.
 //!
 //! `accept` holds the loop in front of every door. `publisher`, `viewer` and `ops` hold one door each, with
-//! the calls of the door. `cluster` sends requests to other nodes, and answers theirs. `routes`, `request` and
-//! `problem` serve all doors.
+//! the calls of the door. `cluster` sends requests to other nodes, and answers theirs. `routes`, `request`
+//! and `problem` serve all doors.
 //!
 //! A door passes checked values to the shards' bounded way in (`shard::handle`). A door must not decide what
 //! a room does with a message. Bytes from the network never panic, and every wait has a named limit.

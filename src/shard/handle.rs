@@ -314,8 +314,8 @@ impl Shards {
         self.ask_home(&room, move |homes, room, now| homes.history(room, seen, limit, now)).await
     }
 
-    /// The home's part of the receipt of a reliable message. [`Shards::receipt_part`] of each node with members
-    /// completes it.
+    /// The home's part of the receipt of a reliable message. [`Shards::receipt_part`] of each node with
+    /// members completes it.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no receipt.
@@ -453,8 +453,8 @@ impl Shards {
     }
 
     /// Has up to `most` devices go to other nodes: those older than
-    /// [`ELSEWHERE_INTERVAL`](roomcast_core::limits::ELSEWHERE_INTERVAL) whose only room `url_of` has a URL for.
-    /// Returns the number of closed connections.
+    /// [`ELSEWHERE_INTERVAL`](roomcast_core::limits::ELSEWHERE_INTERVAL) whose only room `url_of` has a URL
+    /// for. Returns the number of closed connections.
     pub async fn send_elsewhere(&self, url_of: UrlOf, most: u32) -> u32 {
         let mut left = most;
         for shard in 0..self.count() {

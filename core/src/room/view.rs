@@ -371,8 +371,8 @@ pub struct ReceiptView {
     /// The times from the first sending to the acknowledgements; absent while there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack_ms: Option<AckTimes>,
-    /// Nodes that did not answer, so that the acknowledgements of their members are missing; absent if there are
-    /// none.
+    /// Nodes that did not answer, so that the acknowledgements of their members are missing; absent if there
+    /// are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub partial: Vec<String>,
 }

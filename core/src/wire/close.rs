@@ -70,8 +70,8 @@ named! {
         /// The node's places are all taken, and the address of the device holds more than another one that
         /// misses a place.
         Crowded = "crowded",
-        /// Another node holds the room, and this node is short of places. The reason text of the close frame is
-        /// the URL of that node.
+        /// Another node holds the room, and this node is short of places. The reason text of the close frame
+        /// is the URL of that node.
         Elsewhere = "elsewhere",
         /// The device's token ended, and the device sent no fresh one.
         TokenExpired = "token_expired",

@@ -192,8 +192,8 @@ pub fn close(reason: CloseReason) -> Option<Bytes> {
     Some(close_frame(reason.code()?, reason.name()))
 }
 
-/// WebSocket close frame of [`CloseReason::Elsewhere`], with the URL of the other node as its text. A URL above
-/// [`CLOSE_TEXT_BYTES_MAX`] is left out.
+/// WebSocket close frame of [`CloseReason::Elsewhere`], with the URL of the other node as its text. A URL
+/// above [`CLOSE_TEXT_BYTES_MAX`] is left out.
 pub fn close_elsewhere(url: &str) -> Option<Bytes> {
     let reason = CloseReason::Elsewhere;
     let text = if url.len() <= CLOSE_TEXT_BYTES_MAX { url } else { reason.name() };

@@ -1,5 +1,5 @@
-//! The answers to other nodes' requests, by the code of the doors. The other node has checked the credentials;
-//! the contents are checked again, since peers are strangers.
+//! The answers to other nodes' requests, by the code of the doors. The other node has checked the
+//! credentials; the contents are checked again, since peers are strangers.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Devices that came to a wrong node: a node that is short of seats or of processor time sends devices of rooms
-//! elsewhere to the homes of their rooms, with 4005. A home that is short itself gets none.
+//! Devices that came to a wrong node: a node that is short of seats or of processor time sends devices of
+//! rooms elsewhere to the homes of their rooms, with 4005. A home that is short itself gets none.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

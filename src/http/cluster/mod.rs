@@ -112,7 +112,8 @@ impl ClusterDoors {
         counts
     }
 
-    /// The other nodes: the number of living ones, and the names of those that fell silent within the last minute.
+    /// The other nodes: the number of living ones, and the names of those that fell silent within the last
+    /// minute.
     pub(super) fn peers(&self) -> (usize, Vec<String>) {
         let shown = self.shown.newest();
         let alive = shown.peers.iter().filter(|peer| peer.is_alive).count();
@@ -130,7 +131,8 @@ impl Node {
     /// The other node that answers a request for `room`; `None`: this node answers.
     ///
     /// # Errors
-    /// 503 `no_home` or `cluster_unreachable`; 503 `draining` for a change, since the doors of this node close soon.
+    /// 503 `no_home` or `cluster_unreachable`; 503 `draining` for a change, since the doors of this node
+    /// close soon.
     pub(super) fn other_home(
         &self,
         room: &RoomName,

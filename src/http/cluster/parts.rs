@@ -124,8 +124,8 @@ impl Part<'_> {
     }
 }
 
-/// Adds the rooms of the other nodes to those of this node, and keeps the `limit` with most members. Returns the
-/// names of silent nodes; `None`: this node is alone.
+/// Adds the rooms of the other nodes to those of this node, and keeps the `limit` with most members. Returns
+/// the names of silent nodes; `None`: this node is alone.
 pub(in crate::http) async fn add_rooms_of_others(
     node: &Node,
     limit: usize,

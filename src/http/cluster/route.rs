@@ -1,11 +1,11 @@
 //! `GET /v1/route`: the nodes at which devices join a room.
 //!
-//! A cold room is routed to its home, and to the heir too once the home is nearly full. A hot room is routed to
-//! as many nodes as its members ask for, by weight = free seats × idle share, × 0.1 in another region. Example:
-//! 8 000 free seats on a node that is busy for a quarter of its time weigh 6 000.
+//! A cold room is routed to its home, and to the heir too once the home is nearly full. A hot room is routed
+//! to as many nodes as its members ask for, by weight = free seats × idle share, × 0.1 in another region.
+//! Example: 8 000 free seats on a node that is busy for a quarter of its time weigh 6 000.
 //!
-//! A node knows its own rooms' heat, so the other nodes ask the home, once a second and room at most. Placement is
-//! advice: a device is served wherever it comes.
+//! A node knows its own rooms' heat, so the other nodes ask the home, once a second and room at most.
+//! Placement is advice: a device is served wherever it comes.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -256,8 +256,8 @@ fn cold(loads: &[NodeLoad], home: SlotHome, heir: SlotHome, region: &str) -> Vec
     named.map(|load| load.named(region)).collect()
 }
 
-/// The nodes for a hot room: at most `width` of those with free seats. Nodes of the device's region come before the
-/// home and the other `holders` of members, and these before further nodes by weight.
+/// The nodes for a hot room: at most `width` of those with free seats. Nodes of the device's region come
+/// before the home and the other `holders` of members, and these before further nodes by weight.
 fn hot(loads: &[NodeLoad], holders: &[SlotHome], width: usize, region: &str) -> Vec<RouteNode> {
     let fit = loads.iter().filter(|load| load.is_open && load.free_seats > 0 && !load.url.is_empty());
     let mut fit: Vec<_> = fit.collect();

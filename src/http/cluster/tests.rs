@@ -1,4 +1,5 @@
-//! A node beside a peer that the test plays: the calls to it are popped off their queue, and its own calls go in.
+//! A node beside a peer that the test plays: the calls to it are popped off their queue, and its own calls go
+//! in.
 
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU8;

@@ -1,8 +1,8 @@
 //! `/readyz`: may a balancer send traffic to this node? Pure: the signs go in, the verdict comes out.
 //!
 //! *Reasons* stand in the way of traffic: the node is draining, a shard does not answer, the store fails or
-//! hangs, no publisher finds a descriptor, the cluster is out of reach. A strained or degraded shard is only named, and so is a room with a
-//! damaged stream. The node goes on, and the next room may go elsewhere.
+//! hangs, no publisher finds a descriptor, the cluster is out of reach. A strained or degraded shard is only
+//! named, and so is a room with a damaged stream. The node goes on, and the next room may go elsewhere.
 //!
 //! A node without a place for another device is named as well, and stays ready. Its viewer door refuses devices
 //! by itself, and a balancer that took the node out would take the publishers of all its rooms away.

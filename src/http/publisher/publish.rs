@@ -122,8 +122,8 @@ fn parsed(body: &Bytes, encoding: Encoding, types: &Types) -> Result<Vec<Message
     })
 }
 
-/// Gives messages to a room that this node orders. `shed` has the places in the request of the messages that were
-/// shed.
+/// Gives messages to a room that this node orders. `shed` has the places in the request of the messages that
+/// were shed.
 async fn order(
     node: &Node,
     room: RoomName,

@@ -17,7 +17,8 @@ use roomcast_core::room::view::{RoomLine, RoomView};
 
 use super::settings;
 
-/// `GET /v1/rooms`: lists the rooms with the most members over all nodes, and the load of each shard of this one.
+/// `GET /v1/rooms`: lists the rooms with the most members over all nodes, and the load of each shard of this
+/// one.
 ///
 /// # Errors
 /// 400 for another order than `members`, or a limit out of range; 503.

@@ -105,7 +105,8 @@ impl<S: Socket> Connections<S> {
         key_of(self.all.insert(connection), self.generation)
     }
 
-    /// True if the connection is older than [`ELSEWHERE_INTERVAL`], and at most twice as old when it first is.
+    /// True if the connection is older than [`ELSEWHERE_INTERVAL`], and at most twice as old when it first
+    /// is.
     pub(super) fn is_old(&self, index: u32) -> bool {
         // Numbers wrap: the difference counts.
         self.ages.old.wrapping_sub(self[index].generation) < u32::MAX / 2

@@ -62,11 +62,11 @@ impl<S: Socket> Residents<S> {
         gone
     }
 
-    /// Closes up to `most` connections with 4005: those with one room, which `url_of` has a URL for. Returns the
-    /// number of closed connections.
+    /// Closes up to `most` connections with 4005: those with one room, which `url_of` has a URL for. Returns
+    /// the number of closed connections.
     ///
-    /// A connection younger than [`ELSEWHERE_INTERVAL`](roomcast_core::limits::ELSEWHERE_INTERVAL) stays: a device
-    /// that comes back all the same is served for so long.
+    /// A connection younger than [`ELSEWHERE_INTERVAL`](roomcast_core::limits::ELSEWHERE_INTERVAL) stays: a
+    /// device that comes back all the same is served for so long.
     pub fn send_elsewhere(
         &mut self,
         url_of: &dyn Fn(&RoomName) -> Option<Arc<str>>,
