@@ -209,7 +209,7 @@ pub struct Counts {
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        // Saturating: counts come from other nodes, too, and peers are strangers.
+        // Another node may count as it likes.
         self.written = self.written.saturating_add(other.written);
         self.queued = self.queued.saturating_add(other.queued);
         self.skipped = self.skipped.saturating_add(other.skipped);
