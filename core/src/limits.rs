@@ -21,7 +21,7 @@ pub const NODE_CALLS_ANSWERED_MAX: usize = 4096;
 /// named as silent, and the answer goes without it.
 pub const NODE_PART_AGE_MAX: Duration = Duration::from_secs(1);
 /// Age of a node's own heartbeat, as it comes back from NATS. Above: 503 `cluster_unreachable`.
-pub const ECHO_AGE_MAX: Duration = Duration::from_secs(2);
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(2);
 /// Taken places of a node, in thousandths. Above: devices of rooms elsewhere are sent to their home.
 pub const NODE_SEATS_PERMILLE_MAX: u64 = 800;
 /// Processor time of a node's busiest shard, in thousandths. Above: as for [`NODE_SEATS_PERMILLE_MAX`].

@@ -30,7 +30,7 @@ pub struct RoomView {
     pub shards: Vec<SegmentView>,
     /// The members on other nodes, by node; absent if there are none. The door adds them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub nodes: Vec<NodeView>,
+    pub nodes: Vec<NodeMembersView>,
     /// Nodes whose counts are missing, since they did not answer; absent if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub partial: Vec<String>,
@@ -80,7 +80,7 @@ pub struct SegmentView {
 
 /// A room's members on another node than its home.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct NodeView {
+pub struct NodeMembersView {
     /// The name of the node.
     pub node: String,
     /// Members on the node.

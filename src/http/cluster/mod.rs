@@ -23,12 +23,12 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::cluster::calls::{CallFailed, CallIn, Calls, NodeAnswer, NodeRequest};
-use crate::cluster::shown::Shown;
+use crate::cluster::shown::ShownCell;
 use crate::config::cluster::ClusterConfig;
 use crate::metrics::{NodeCallOutcome, SlotCounts};
 use crate::shard::slots::Slots;
 use roomcast_core::cluster::{NodeKey, SlotHome};
-use roomcast_core::limits::ECHO_AGE_MAX;
+use roomcast_core::limits::UNREACHABLE_AFTER;
 use roomcast_core::room::id::RoomName;
 
 use super::Node;
@@ -42,7 +42,7 @@ use route::Routes;
 pub(crate) struct ClusterDoors {
     slots: Arc<Slots>,
     calls: Calls,
-    shown: Arc<Shown>,
+    shown: Arc<ShownCell>,
     /// `cluster.node`, `cluster.region` and `cluster.viewer_url` of this node.
     name: String,
     region: String,
@@ -75,7 +75,12 @@ pub(super) struct OtherHome<'a> {
 }
 
 impl ClusterDoors {
-    pub(crate) fn new(config: &ClusterConfig, slots: Arc<Slots>, calls: Calls, shown: Arc<Shown>) -> Self {
+    pub(crate) fn new(
+        config: &ClusterConfig,
+        slots: Arc<Slots>,
+        calls: Calls,
+        shown: Arc<ShownCell>,
+    ) -> Self {
         let ClusterConfig { node, region, viewer_url, .. } = config;
         Self {
             slots,
@@ -94,7 +99,7 @@ impl ClusterDoors {
 
     /// True while this node's own heartbeat comes back from NATS.
     pub(super) fn is_reachable(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.shown.newest().echo_at) <= ECHO_AGE_MAX
+        now.saturating_duration_since(self.shown.newest().echo_at) <= UNREACHABLE_AFTER
     }
 
     /// The slots by standing.

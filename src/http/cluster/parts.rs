@@ -25,14 +25,14 @@ use roomcast_core::limits::{NODE_PART_AGE_MAX, ROOMS_LISTED_DEFAULT, ROOMS_LISTE
 use roomcast_core::room::Counts;
 use roomcast_core::room::id::{Cursor, Epoch, RoomName};
 use roomcast_core::room::receipt::{HomeReceipt, SegmentReceipt};
-use roomcast_core::room::view::{NodeView, ReceiptView, RoomLine, RoomView};
+use roomcast_core::room::view::{NodeMembersView, ReceiptView, RoomLine, RoomView};
 
 /// The paths of the pieces. No door has them.
 const PATH: &str = "/v1/node/";
 
 /// A piece that another node is asked for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
+pub(super) enum NodePart<'a> {
     /// The rooms of the node with most members.
     Rooms { limit: usize },
     /// The counts of the members on the node, in one run of the room.
@@ -43,7 +43,7 @@ pub(super) enum Part<'a> {
     Route { room: Cow<'a, RoomName>, region: Cow<'a, str> },
 }
 
-impl<'a> Part<'a> {
+impl<'a> NodePart<'a> {
     fn target(&self) -> String {
         match self {
             Self::Rooms { limit } => format!("{PATH}rooms?limit={limit}"),
@@ -97,14 +97,14 @@ pub(super) async fn answer_part(
     path: &str,
     query: Query<'_>,
 ) -> Option<Result<Answer, Problem>> {
-    let part = match Part::of(path, query)? {
+    let part = match NodePart::of(path, query)? {
         Ok(part) => part,
         Err(problem) => return Some(Err(problem)),
     };
     Some(part.answer(node).await)
 }
 
-impl Part<'_> {
+impl NodePart<'_> {
     async fn answer(self, node: &Node) -> Result<Answer, Problem> {
         match self {
             Self::Rooms { limit } => {
@@ -136,10 +136,10 @@ pub(in crate::http) async fn add_rooms_of_others(
         line.node = Some(cluster.name.clone());
     }
     let shown = cluster.shown.newest();
-    let part = Part::Rooms { limit };
+    let part = NodePart::Rooms { limit };
     let asked: Vec<_> = shown.peers.iter().map(|peer| peer.key).collect();
     let mut silent = Vec::new();
-    for Heard { name, heard } in cluster.ask::<Vec<RoomLine>>(&shown, &asked, &part).await {
+    for HeardPart { name, heard } in cluster.ask::<Vec<RoomLine>>(&shown, &asked, &part).await {
         let Some(mut lines) = heard else {
             silent.push(name);
             continue;
@@ -160,7 +160,7 @@ pub(in crate::http) async fn complete(node: &Node, view: &mut RoomView) {
     // A shard that has just shown the room and is silent now leaves the other nodes out.
     let spread = from_shard(node.shards.spread(&room)).await.ok().flatten();
     let others = spread.map_or_else(Vec::new, |spread| spread.nodes);
-    let part = Part::Counts { room: Cow::Owned(room), run: Cow::Owned(view.run.clone()) };
+    let part = NodePart::Counts { room: Cow::Owned(room), run: Cow::Owned(view.run.clone()) };
     cluster.add_counts(&others, &part, view).await;
 }
 
@@ -179,12 +179,12 @@ pub(in crate::http) async fn whole_receipt(
     let Some(cluster) = &node.cluster else { return Ok(home.with([here])) };
     let spread = from_shard(node.shards.spread(&room)).await?;
     let others = spread.map_or_else(Vec::new, |spread| spread.nodes);
-    let part = Part::Receipt { room: Cow::Owned(room), epoch, offset };
+    let part = NodePart::Receipt { room: Cow::Owned(room), epoch, offset };
     Ok(cluster.with_others(*home, here, &others, &part).await)
 }
 
 /// The piece of a node.
-pub(super) struct Heard<T> {
+pub(super) struct HeardPart<T> {
     /// The name of the node.
     name: String,
     /// `None`: the node was silent.
@@ -193,16 +193,16 @@ pub(super) struct Heard<T> {
 
 impl ClusterDoors {
     /// Adds the counts of nodes with members to a view.
-    async fn add_counts(&self, others: &[(NodeKey, u64)], part: &Part<'_>, view: &mut RoomView) {
+    async fn add_counts(&self, others: &[(NodeKey, u64)], part: &NodePart<'_>, view: &mut RoomView) {
         let asked: Vec<_> = others.iter().map(|(key, _)| *key).collect();
         let heard = self.ask::<Counts>(&self.shown.newest(), &asked, part).await;
-        for ((_, members), Heard { name, heard }) in others.iter().zip(heard) {
+        for ((_, members), HeardPart { name, heard }) in others.iter().zip(heard) {
             if heard.is_none() {
                 view.partial.push(name.clone());
             }
             let counts = heard.unwrap_or_default();
             view.counts += counts;
-            view.nodes.push(NodeView { node: name, members: *members, counts });
+            view.nodes.push(NodeMembersView { node: name, members: *members, counts });
         }
     }
 
@@ -212,12 +212,13 @@ impl ClusterDoors {
         home: HomeReceipt,
         here: SegmentReceipt,
         others: &[(NodeKey, u64)],
-        part: &Part<'_>,
+        part: &NodePart<'_>,
     ) -> ReceiptView {
         let asked: Vec<_> = others.iter().map(|(key, _)| *key).collect();
         let mut parts = vec![here];
         let mut partial = Vec::new();
-        for Heard { name, heard } in self.ask::<SegmentReceipt>(&self.shown.newest(), &asked, part).await {
+        for HeardPart { name, heard } in self.ask::<SegmentReceipt>(&self.shown.newest(), &asked, part).await
+        {
             match heard {
                 Some(part) => parts.push(part),
                 None => partial.push(name),
@@ -231,8 +232,8 @@ impl ClusterDoors {
         &self,
         shown: &ClusterShown,
         nodes: &[NodeKey],
-        part: &Part<'_>,
-    ) -> Vec<Heard<T>> {
+        part: &NodePart<'_>,
+    ) -> Vec<HeardPart<T>> {
         let deadline = clock::now().instant + NODE_PART_AGE_MAX;
         let target = part.target();
         // All of them first, so that the slowest node bounds the wait.
@@ -241,7 +242,7 @@ impl ClusterDoors {
         for (key, answer) in nodes.iter().zip(asked) {
             // A node that left may still have members at the home, for a moment.
             let name = shown.peer(*key).map_or_else(|| "unknown".to_owned(), |peer| peer.name.clone());
-            heard.push(Heard { name, heard: piece(answer, deadline).await });
+            heard.push(HeardPart { name, heard: piece(answer, deadline).await });
         }
         heard
     }
@@ -284,13 +285,13 @@ mod tests {
     fn a_piece_is_read_as_it_was_spelt() {
         let room = Cow::Owned(RoomName::parse("live:42").unwrap());
         for part in [
-            Part::Rooms { limit: 7 },
-            Part::Counts { room: room.clone(), run: "00000000000000ab".into() },
-            Part::Receipt { room: room.clone(), epoch: Epoch(0xab), offset: 9 },
-            Part::Route { room, region: "eu".into() },
+            NodePart::Rooms { limit: 7 },
+            NodePart::Counts { room: room.clone(), run: "00000000000000ab".into() },
+            NodePart::Receipt { room: room.clone(), epoch: Epoch(0xab), offset: 9 },
+            NodePart::Route { room, region: "eu".into() },
         ] {
             let target = Uri::try_from(part.target()).unwrap();
-            assert_eq!(Part::of(target.path(), Query::of(&target)).unwrap().unwrap(), part);
+            assert_eq!(NodePart::of(target.path(), Query::of(&target)).unwrap().unwrap(), part);
         }
     }
 
@@ -305,9 +306,9 @@ mod tests {
             ("/v1/node/keys", "not_found", None),
         ] {
             let uri = Uri::try_from(target).unwrap();
-            let problem = Part::of(uri.path(), Query::of(&uri)).unwrap().unwrap_err();
+            let problem = NodePart::of(uri.path(), Query::of(&uri)).unwrap().unwrap_err();
             assert_eq!((problem.code(), problem.named_field()), (code, field), "{target}");
         }
-        assert!(Part::of("/v1/rooms", Query::of(&Uri::from_static("/v1/rooms"))).is_none());
+        assert!(NodePart::of("/v1/rooms", Query::of(&Uri::from_static("/v1/rooms"))).is_none());
     }
 }

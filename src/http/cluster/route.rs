@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::ClusterDoors;
-use super::parts::Part;
+use super::parts::NodePart;
 use crate::clock;
 use crate::http::accept::Answer;
 use crate::http::problem::Problem;
@@ -176,7 +176,7 @@ impl ClusterDoors {
     }
 
     async fn route_there(&self, node: &Node, room: &RoomName, home: SlotHome, region: &str) -> NodeRoute {
-        let part = Part::Route { room: Cow::Borrowed(room), region: Cow::Borrowed(region) };
+        let part = NodePart::Route { room: Cow::Borrowed(room), region: Cow::Borrowed(region) };
         let asked = if let SlotHome::There(key) = home { vec![key] } else { Vec::new() };
         let heard = self.ask::<NodeRoute>(&self.shown.newest(), &asked, &part).await.pop();
         // A home that is silent names no further nodes: the room counts as cold.

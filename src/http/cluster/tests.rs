@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-use super::parts::Part;
+use super::parts::NodePart;
 use super::*;
 use crate::cluster::calls::{CallIn, CallOut, CallOutcome, calls_in};
 use crate::cluster::shown::{ClusterShown, PeerShown};
@@ -44,7 +44,7 @@ const CHAT: &str = r#"{"type":"chat","payload":"hello"}"#;
 struct TwoNodes {
     node: Arc<Node>,
     slots: Arc<Slots>,
-    shown: Arc<Shown>,
+    shown: Arc<ShownCell>,
     calls: Calls,
     called: Arc<Notify>,
     calls_in: mpsc::Sender<CallIn>,
@@ -110,7 +110,7 @@ impl TwoNodes {
         let called = Arc::new(Notify::new());
         let wake = Arc::clone(&called);
         let calls = Calls::new(Arc::new(move || wake.notify_one()));
-        let shown = Arc::new(Shown::new(clock::now().instant));
+        let shown = Arc::new(ShownCell::new(clock::now().instant));
         let seats = Seats::new(1000);
         let descriptors = Descriptors::new(seats.clone(), 4096);
         let cluster = ClusterDoors {
@@ -342,7 +342,7 @@ async fn without_a_home_changes_are_refused_and_a_frozen_home_is_still_read() {
 async fn a_node_that_does_not_hear_itself_sends_nothing() {
     let stage = TwoNodes::new(0).await;
     stage.place("r1", SlotHome::There(PEER));
-    let echo_at = clock::now().instant - ECHO_AGE_MAX * 2;
+    let echo_at = clock::now().instant - UNREACHABLE_AFTER * 2;
     stage.shown.show(ClusterShown { echo_at, peers: Vec::new(), heirs: Vec::new() });
     let heard = ask(stage.publisher, "POST", "/v1/rooms/r1/messages", CHAT).await;
     assert_eq!(heard.code(), (503, "cluster_unreachable"));
@@ -494,7 +494,7 @@ async fn a_receipt_adds_the_parts_of_other_nodes_and_names_the_silent() {
         partial: Vec::new(),
     };
     let home = HomeReceipt { view, acks: Default::default(), waiting: vec![5, 6, 7] };
-    let part = Part::Receipt { room: std::borrow::Cow::Owned(room("r1")), epoch: Epoch(1), offset: 1 };
+    let part = NodePart::Receipt { room: std::borrow::Cow::Owned(room("r1")), epoch: Epoch(1), offset: 1 };
     let mut there = SegmentReceipt { devices: vec![6, 8], ..Default::default() };
     there.acks.add(std::time::Duration::from_millis(30), false);
     let peers = async {
