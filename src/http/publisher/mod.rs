@@ -75,14 +75,14 @@ impl Door for PublisherDoor {
 async fn on_room(
     node: &Node,
     room: RoomName,
-    call: RoomCall<'_>,
+    call: BareCall<'_>,
     query: Query<'_>,
 ) -> Result<Answer, Problem> {
     match call {
-        RoomCall::LookAt => rooms::look_at(node, room).await,
-        RoomCall::Close => rooms::close(node, room, query).await,
-        RoomCall::Receipt(at) => reliable::receipt(node, room, offset(at)?).await,
-        RoomCall::Recall(at) => reliable::recall(node, room, offset(at)?).await,
+        BareCall::LookAt => rooms::look_at(node, room).await,
+        BareCall::Close => rooms::close(node, room, query).await,
+        BareCall::Receipt(at) => reliable::receipt(node, room, offset(at)?).await,
+        BareCall::Recall(at) => reliable::recall(node, room, offset(at)?).await,
     }
 }
 
@@ -122,12 +122,12 @@ enum Call<'a> {
     Publish(&'a str),
     Configure(&'a str),
     /// A call without a body.
-    OnRoom(&'a str, RoomCall<'a>),
+    OnRoom(&'a str, BareCall<'a>),
 }
 
 /// A call on a room, without a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RoomCall<'a> {
+enum BareCall<'a> {
     LookAt,
     Close,
     /// The receipt of the reliable message at this offset of the room.
@@ -136,7 +136,7 @@ enum RoomCall<'a> {
     Recall(&'a str),
 }
 
-impl RoomCall<'_> {
+impl BareCall<'_> {
     fn effect(self) -> Effect {
         match self {
             Self::LookAt | Self::Receipt(_) => Effect::None,
@@ -155,17 +155,17 @@ impl<'a> Call<'a> {
         match (Route::of(path).ok_or_else(Problem::not_found)?, method) {
             (Route::Part(room, Part::Messages), &Method::POST) => Ok(Self::Publish(room)),
             (Route::Part(_, Part::Messages), _) => Err(allow("POST")),
-            (Route::Room(room), &Method::GET) => Ok(Self::OnRoom(room, RoomCall::LookAt)),
+            (Route::Room(room), &Method::GET) => Ok(Self::OnRoom(room, BareCall::LookAt)),
             (Route::Room(room), &Method::PUT) => Ok(Self::Configure(room)),
-            (Route::Room(room), &Method::DELETE) => Ok(Self::OnRoom(room, RoomCall::Close)),
+            (Route::Room(room), &Method::DELETE) => Ok(Self::OnRoom(room, BareCall::Close)),
             (Route::Room(_), _) => Err(allow("GET, HEAD, PUT, DELETE")),
             (Route::Rooms, &Method::GET) => Ok(Self::List),
             (Route::Rooms, _) => Err(allow("GET, HEAD")),
             (Route::ReliableMessage(room, offset), &Method::GET) => {
-                Ok(Self::OnRoom(room, RoomCall::Receipt(offset)))
+                Ok(Self::OnRoom(room, BareCall::Receipt(offset)))
             }
             (Route::ReliableMessage(room, offset), &Method::DELETE) => {
-                Ok(Self::OnRoom(room, RoomCall::Recall(offset)))
+                Ok(Self::OnRoom(room, BareCall::Recall(offset)))
             }
             (Route::ReliableMessage(..), _) => Err(allow("GET, HEAD, DELETE")),
             // The viewer door's paths do not exist at this door.
@@ -183,13 +183,13 @@ mod tests {
         for (method, path, wanted) in [
             (Method::POST, "/v1/rooms/r1/messages", Call::Publish("r1")),
             (Method::PUT, "/v1/rooms/r1", Call::Configure("r1")),
-            (Method::GET, "/v1/rooms/r1", Call::OnRoom("r1", RoomCall::LookAt)),
-            (Method::DELETE, "/v1/rooms/r1", Call::OnRoom("r1", RoomCall::Close)),
+            (Method::GET, "/v1/rooms/r1", Call::OnRoom("r1", BareCall::LookAt)),
+            (Method::DELETE, "/v1/rooms/r1", Call::OnRoom("r1", BareCall::Close)),
             (Method::GET, "/v1/rooms", Call::List),
             (Method::HEAD, "/v1/rooms", Call::List),
-            (Method::HEAD, "/v1/rooms/r1", Call::OnRoom("r1", RoomCall::LookAt)),
-            (Method::GET, "/v1/rooms/r1/reliable/7", Call::OnRoom("r1", RoomCall::Receipt("7"))),
-            (Method::DELETE, "/v1/rooms/r1/reliable/7", Call::OnRoom("r1", RoomCall::Recall("7"))),
+            (Method::HEAD, "/v1/rooms/r1", Call::OnRoom("r1", BareCall::LookAt)),
+            (Method::GET, "/v1/rooms/r1/reliable/7", Call::OnRoom("r1", BareCall::Receipt("7"))),
+            (Method::DELETE, "/v1/rooms/r1/reliable/7", Call::OnRoom("r1", BareCall::Recall("7"))),
         ] {
             assert_eq!(Call::of(&method, path).unwrap(), wanted, "{method} {path}");
         }
