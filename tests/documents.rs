@@ -140,6 +140,7 @@ fn every_problem_code_is_in_the_protocol() {
     for file in [
         "core/src/wire/publish.rs",
         "core/src/wire/publish/json.rs",
+        "src/http/cluster/answers.rs",
         "src/http/cluster/mod.rs",
         "src/http/cluster/parts.rs",
         "src/http/cluster/route.rs",
