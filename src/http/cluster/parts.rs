@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_piece_is_read_as_it_was_spelt() {
-        let room = Cow::Owned(RoomName::parse("live:42").unwrap());
+        let room: Cow<'_, RoomName> = Cow::Owned(RoomName::parse("live:42").unwrap());
         for part in [
             NodePart::Rooms { limit: 7 },
             NodePart::Counts { room: room.clone(), run: "00000000000000ab".into() },
