@@ -144,6 +144,7 @@ impl Server {
             descriptors: descriptors.clone(),
             store: Arc::clone(&store.health),
             pulls: Places::new(PULLS_MAX),
+            cluster: None,
             metrics: metrics.clone(),
             stage: AtomicU8::new(Stage::Serving as u8),
         });

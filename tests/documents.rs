@@ -140,6 +140,10 @@ fn every_problem_code_is_in_the_protocol() {
     for file in [
         "core/src/wire/publish.rs",
         "core/src/wire/publish/json.rs",
+        "src/http/cluster/answers.rs",
+        "src/http/cluster/mod.rs",
+        "src/http/cluster/parts.rs",
+        "src/http/cluster/route.rs",
         "src/http/mod.rs",
         "src/http/ops/ladder.rs",
         "src/http/ops/mod.rs",

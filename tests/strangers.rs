@@ -114,7 +114,7 @@ async fn a_device_whose_token_ends_is_closed_unless_it_sends_a_fresh_one(shards:
         staying.push(device);
     }
     for device in &mut leaving {
-        assert_eq!(device.end().await, Heard::Closed(4005));
+        assert_eq!(device.end().await, Heard::Closed(4006));
     }
     node.chat("r1", 0..1).await;
     for device in &mut staying {

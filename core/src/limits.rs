@@ -134,6 +134,33 @@ pub const LINK_CALLS_MAX: usize = 1024;
 pub const EXCHANGE_TURN_WORDS_MAX: usize = 512;
 /// Pause before words that found a shard's way full are sent again.
 pub const EXCHANGE_PUMP_INTERVAL: Duration = Duration::from_millis(2);
+/// Calls of other nodes that the doors answer at the same time. Above: further calls wait.
+pub const NODE_CALLS_ANSWERED_MAX: usize = 4096;
+/// Time for other nodes to give their part of a receipt, a room's view or a list of rooms. Later: the node is
+/// named as silent, and the answer goes without it.
+pub const NODE_PART_AGE_MAX: Duration = Duration::from_secs(1);
+/// Age of a node's own heartbeat, as it comes back from NATS. Above: 503 `cluster_unreachable`.
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(2);
+/// Taken places of a node, in thousandths. Above: devices of rooms elsewhere are sent to their home.
+pub const NODE_SEATS_PERMILLE_MAX: u64 = 800;
+/// Processor time of a node's busiest shard, in thousandths. Above: as for [`NODE_SEATS_PERMILLE_MAX`].
+pub const NODE_BUSY_PERMILLE_MAX: u64 = 900;
+/// Devices that a node sends to other nodes in a second. Above: the others stay until the next second.
+pub const ELSEWHERE_PER_SECOND: u32 = 64;
+/// Time between two closes of one device with 4005. Below: the device stays.
+pub const ELSEWHERE_INTERVAL: Duration = Duration::from_secs(60);
+/// Free places of a home, in thousandths. Below: the routes of its cold rooms name the heir as well.
+pub const ROUTE_FREE_PERMILLE_MIN: u64 = 100;
+/// Life of a route at a device: the device asks again after it.
+pub const ROUTE_TTL: Duration = Duration::from_secs(10);
+/// Life of a route at a door. Later: the route is asked for anew.
+pub const ROUTE_AGE_MAX: Duration = Duration::from_secs(1);
+/// Nodes of a route. Above: those with the least weight are left out.
+pub const ROUTE_NODES_MAX: usize = 64;
+/// Routes that a door remembers. Above: all are forgotten.
+pub const ROUTES_MAX: usize = 16 * KIB;
+/// Longest region of a route, in bytes. Above: 400.
+pub const REGION_BYTES_MAX: usize = 32;
 /// Longest room name, in bytes. Above: 400, at the handshake as well.
 pub const ROOM_NAME_BYTES_MAX: usize = 128;
 /// Longest type name, in bytes. Above: 400.
@@ -438,9 +465,12 @@ pub const HEAD_BYTES_MAX: usize = 16 * KIB;
 pub const DOOR_BUFFER_BYTES_MAX: usize = 64 * KIB;
 /// Time between two requests of a kept-alive connection. Later: closed.
 pub const IDLE_AGE_MAX: Duration = Duration::from_secs(75);
+/// Longest text of a close frame, in bytes (RFC 6455 §5.5). Above: the name of the reason is sent instead.
+pub const CLOSE_TEXT_BYTES_MAX: usize = 123;
 /// Time for a door's peer to take an answer. Later: closed. 256 KiB of history take 33 s at 64 kbit/s.
 pub const ANSWER_AGE_MAX: Duration = Duration::from_secs(60);
-/// Time for a shard to answer a door. Later: 503 `shard_silent`.
+/// Time for a shard to answer a door. Later: 503 `shard_silent`; 503 `node_silent` for a shard of another
+/// node.
 pub const SHARD_ANSWER_AGE_MAX: Duration = Duration::from_secs(10);
 /// First pause of a door after a failed accept; doubles up to [`ACCEPT_PAUSE_MAX`].
 pub const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);

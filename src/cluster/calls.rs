@@ -7,10 +7,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use hyper::{Method, StatusCode};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use roomcast_core::cluster::NodeKey;
-use roomcast_core::limits::NODE_CALLS_MAX;
+use roomcast_core::limits::{NODE_CALLS_MAX, SHARD_ANSWER_AGE_MAX};
 
 /// A request for another node. The caller has checked the credentials and the caller's limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +70,12 @@ pub(crate) struct CallIn {
     pub(crate) reply: oneshot::Sender<NodeAnswer>,
 }
 
+/// The way of calls of other nodes from the cluster's thread to the doors. Past [`NODE_CALLS_MAX`] the thread
+/// answers that this node is busy.
+pub(crate) fn calls_in() -> (mpsc::Sender<CallIn>, mpsc::Receiver<CallIn>) {
+    mpsc::channel(NODE_CALLS_MAX)
+}
+
 /// The doors' way to other nodes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Calls {
@@ -88,14 +95,29 @@ impl Calls {
         Self { queue: Arc::new(ArrayQueue::new(NODE_CALLS_MAX)), wake }
     }
 
-    /// Asks another node. The caller bounds the wait, and a dropped wait counts as unknown.
+    /// Sends a request to another node. The answer comes through the receiver; a receiver that is dropped
+    /// leaves the outcome unknown.
+    ///
+    /// # Errors
+    /// [`CallFailed::Busy`].
+    pub(crate) fn send(
+        &self,
+        node: NodeKey,
+        request: NodeRequest,
+    ) -> Result<oneshot::Receiver<CallOutcome>, CallFailed> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.push(CallOut { node, request, reply }).map_err(|_| CallFailed::Busy)?;
+        (self.wake)();
+        Ok(answer)
+    }
+
+    /// Asks another node, for at most [`SHARD_ANSWER_AGE_MAX`].
     ///
     /// # Errors
     /// [`CallFailed`].
     pub(crate) async fn call(&self, node: NodeKey, request: NodeRequest) -> CallOutcome {
-        let (reply, answer) = oneshot::channel();
-        self.queue.push(CallOut { node, request, reply }).map_err(|_| CallFailed::Busy)?;
-        (self.wake)();
-        answer.await.unwrap_or(Err(CallFailed::Unknown))
+        let answer = self.send(node, request)?;
+        let answered = timeout(SHARD_ANSWER_AGE_MAX, answer).await;
+        answered.unwrap_or(Ok(Err(CallFailed::Unknown))).unwrap_or(Err(CallFailed::Unknown))
     }
 }

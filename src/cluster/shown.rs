@@ -10,7 +10,7 @@ use roomcast_core::cluster::{NodeKey, SlotHome};
 
 /// The newest view of the cluster.
 #[derive(Debug)]
-pub(crate) struct Shown {
+pub(crate) struct ShownCell {
     /// Locked for one copy of a pointer at a time.
     newest: RwLock<Arc<ClusterShown>>,
 }
@@ -22,8 +22,8 @@ pub(crate) struct ClusterShown {
     pub(crate) echo_at: Instant,
     /// The other nodes that were heard of within the last minute and said no goodbye, alive or not.
     pub(crate) peers: Vec<PeerShown>,
-    /// Slot -> the next live node in the slot's rendezvous order behind its home: `Here`, `There` or `Nobody`.
-    /// Empty before the first heartbeats.
+    /// Slot -> the next live node in the slot's rendezvous order behind its home: `Here`, `There` or
+    /// `Nobody`. Empty before the first heartbeats.
     pub(crate) heirs: Vec<SlotHome>,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct PeerShown {
     pub(crate) is_alive: bool,
 }
 
-impl Shown {
+impl ShownCell {
     /// A view of a cluster without other nodes.
     pub(crate) fn new(now: Instant) -> Self {
         let nobody = ClusterShown { echo_at: now, peers: Vec::new(), heirs: Vec::new() };

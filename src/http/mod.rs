@@ -1,12 +1,14 @@
 //! The three doors: requests arrive over HTTP, are checked, and are answered.
 //!
 //! `accept` holds the loop in front of every door. `publisher`, `viewer` and `ops` hold one door each, with
-//! the calls of the door. `routes`, `request` and `problem` serve all doors.
+//! the calls of the door. `cluster` sends requests to other nodes, and answers theirs. `routes`, `request`
+//! and `problem` serve all doors.
 //!
 //! A door passes checked values to the shards' bounded way in (`shard::handle`). A door must not decide what
 //! a room does with a message. Bytes from the network never panic, and every wait has a named limit.
 
 pub(crate) mod accept;
+pub(crate) mod cluster;
 mod foreign;
 pub(crate) mod ops;
 mod problem;
@@ -35,6 +37,7 @@ use roomcast_core::limits::SHARD_ANSWER_AGE_MAX;
 
 use accept::places::Places;
 use accept::{Answer, Descriptors};
+use cluster::ClusterDoors;
 use problem::Problem;
 use publisher::key_limits::KeyLimits;
 use viewer::admission::Admission;
@@ -54,6 +57,8 @@ pub(crate) struct Node {
     /// One place per page of history or reliable messages, held until the kernel has the whole page.
     pub(crate) pulls: Places,
     pub(crate) store: Arc<Health>,
+    /// `None`: this node is alone.
+    pub(crate) cluster: Option<ClusterDoors>,
     pub(crate) metrics: Metrics,
     /// The node's stage of life, as the number of a [`Stage`]. It never goes back.
     pub(crate) stage: AtomicU8,
@@ -135,8 +140,10 @@ impl Node {
     }
 }
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PROTO: HeaderValue = HeaderValue::from_static("application/x-protobuf");
+const JSON_TYPE: &str = "application/json";
+const PROTO_TYPE: &str = "application/x-protobuf";
+const JSON: HeaderValue = HeaderValue::from_static(JSON_TYPE);
+const PROTO: HeaderValue = HeaderValue::from_static(PROTO_TYPE);
 
 fn answer(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Answer {
     let mut answer = Answer::new(Full::new(body));

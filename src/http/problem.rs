@@ -9,6 +9,7 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Serialize;
 
 use crate::auth;
+use crate::cluster::calls::CallFailed;
 use crate::shard::handle::Unanswered;
 use roomcast_core::limits;
 use roomcast_core::room::message::{ShedReason, Unavailable};
@@ -136,6 +137,24 @@ impl Problem {
         Self::unavailable("rooms_full", "this node has no place for another room; nothing was taken")
     }
 
+    /// 503: no living node is known to order the room.
+    pub(super) fn no_home() -> Self {
+        Self::unavailable("no_home", "no node orders this room at present; nothing was taken")
+    }
+
+    /// 503: this node can't reach the cluster, so that rooms of other nodes are out of its reach.
+    pub(super) fn cluster_unreachable() -> Self {
+        Self::unavailable(
+            "cluster_unreachable",
+            "this node does not reach its cluster, and another node may; nothing was taken",
+        )
+    }
+
+    /// 503: another node sent a request here, and this node does not order the room.
+    pub(super) fn not_home() -> Self {
+        Self::unavailable("not_home", "the room has moved to another node; nothing was taken")
+    }
+
     /// 404: no such resource at this door.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found").detail("this door has nothing at that path")
@@ -243,6 +262,22 @@ impl From<Unanswered> for Problem {
             Unanswered::Silent => Self::unavailable(
                 "shard_silent",
                 "the room's shard did not answer; the outcome is unknown: repeat the request with the same ids",
+            ),
+        }
+    }
+}
+
+impl From<CallFailed> for Problem {
+    fn from(failed: CallFailed) -> Self {
+        match failed {
+            CallFailed::Busy => Self::unavailable(
+                "inbox_full",
+                "too much waits for the node that orders the room; nothing was taken",
+            ),
+            CallFailed::Unknown => Self::unavailable(
+                "node_silent",
+                "the node that orders the room did not answer; the outcome is unknown: repeat the request with the \
+                 same ids",
             ),
         }
     }

@@ -61,3 +61,31 @@ named! {
         Gone = "gone",
     }
 }
+
+named! {
+    /// The outcome of a request for a room with its home on another node.
+    pub(crate) enum NodeCallOutcome {
+        /// The home answered, with any status.
+        Answered = "answered",
+        /// Nothing was sent: too much waits for the home, or no link leads there.
+        Busy = "busy",
+        /// The home may have taken the request, and did not answer.
+        Unknown = "unknown",
+        /// No node is known to order the room, or NATS is out of reach.
+        NoHome = "no_home",
+        /// Another node asked this one for a room that this one does not order.
+        NotHome = "not_home",
+    }
+}
+
+named! {
+    /// The kind of an answer of `/v1/route`.
+    pub(crate) enum RouteKind {
+        /// The home of the room, and perhaps the heir.
+        Cold = "cold",
+        /// All nodes of a hot room.
+        Hot = "hot",
+        /// No node: the door that was asked is as good as any.
+        Door = "door",
+    }
+}

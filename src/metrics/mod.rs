@@ -20,7 +20,7 @@ use metrics_exporter_prometheus::{
 use parking_lot::Mutex;
 
 pub use self::labels::DoorName;
-pub(crate) use self::labels::{Dropped, Refusal, ReloadOutcome};
+pub(crate) use self::labels::{Dropped, NodeCallOutcome, Refusal, ReloadOutcome, RouteKind};
 pub use self::table::{DEFINITIONS, Definition, Kind};
 
 use self::summary::{Line, Summary};
@@ -100,6 +100,12 @@ struct Cells {
     dropped: Vec<[Counter; 2]>,
     accept_failed: Vec<Counter>,
     reloads: Vec<Counter>,
+    /// Indexed by outcome.
+    node_calls: Vec<Counter>,
+    /// Indexed by kind.
+    route_answers: Vec<Counter>,
+    /// Indexed as [`SlotCounts`].
+    slots: [Gauge; 4],
     handshakes: Counter,
     handshakes_refused: Vec<Counter>,
     summary: Summary,
@@ -174,6 +180,19 @@ pub(crate) struct LimitsHeld {
     pub(crate) store_bytes_max: u64,
     /// Bytes that devices are owed at most.
     pub(crate) outbound_owed_max: u64,
+}
+
+/// The slots of the cluster by standing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct SlotCounts {
+    /// Slots that this node orders.
+    pub(crate) here: u64,
+    /// Slots that other nodes order.
+    pub(crate) there: u64,
+    /// Slots of this node without the right to order.
+    pub(crate) frozen: u64,
+    /// Slots without a living node.
+    pub(crate) nobody: u64,
 }
 
 /// The gauges of [`LimitsHeld`], each with its value.
@@ -372,6 +391,24 @@ impl Metrics {
         self.cells.handshakes_refused[why as usize].increment(1);
     }
 
+    /// Counts a request for a room of another node.
+    pub(crate) fn node_called(&self, outcome: NodeCallOutcome) {
+        self.cells.node_calls[outcome as usize].increment(1);
+    }
+
+    /// Counts an answer of `/v1/route`.
+    pub(crate) fn route_answered(&self, kind: RouteKind) {
+        self.cells.route_answers[kind as usize].increment(1);
+    }
+
+    /// Shows the slots by standing. Called for each scrape.
+    pub(crate) fn show_slots(&self, counts: SlotCounts) {
+        let SlotCounts { here, there, frozen, nobody } = counts;
+        for (gauge, count) in self.cells.slots.iter().zip([here, there, frozen, nobody]) {
+            gauge.set(as_gauge(count));
+        }
+    }
+
     /// Shows the drain of the node.
     pub(crate) fn draining(&self) {
         self.cells.draining.set(1.0);
@@ -470,6 +507,9 @@ impl Cells {
                 .collect(),
             accept_failed: register.each(&ACCEPT_FAILED, DoorName::ALL.map(DoorName::name)),
             reloads: register.each(&RELOADS, ReloadOutcome::ALL.map(ReloadOutcome::name)),
+            node_calls: register.each(&NODE_CALLS, NodeCallOutcome::ALL.map(NodeCallOutcome::name)),
+            route_answers: register.each(&ROUTE_ANSWERS, RouteKind::ALL.map(RouteKind::name)),
+            slots: ["here", "there", "frozen", "nobody"].map(|state| register.gauge(&SLOTS_HELD, &[state])),
             handshakes: register.counter(&HANDSHAKES, &[]),
             handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
             summary: Summary::default(),

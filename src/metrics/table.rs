@@ -180,6 +180,16 @@ table! {
     RELOADS = Counter "roomcast_reloads_total" ["outcome"]
         "Readings of the configuration on SIGHUP. `done`: all shards follow. `refused`: the files have mistakes or \
          were not read in time, and nothing changed.";
+    NODE_CALLS = Counter "roomcast_node_calls_total" ["outcome"]
+        "Requests for a room of another node, by outcome. `answered`: by the room's home. `busy`: not sent. `unknown`: \
+         sent and not answered. `no_home`: no node was known to order the room. `not_home`: asked of this node by \
+         another one, though this one is not the home.";
+    ROUTE_ANSWERS = Counter "roomcast_route_answers_total" ["kind"]
+        "Answers of `/v1/route`. `cold`: the room's home, perhaps with its heir. `hot`: all nodes of the room. \
+         `door`: no node, so that the device stays at the door.";
+    SLOTS_HELD = Gauge "roomcast_slots" ["state"]
+        "Slots of the cluster, as this node sees them. `here`: ordered by this node. `frozen`: by this node, \
+         without the right to order. `there`: by another node. `nobody`: by no living node.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";
     HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"]
         "Devices refused at the viewer door.";

@@ -169,6 +169,12 @@ impl Directory {
         }
     }
 
+    /// True if the room is hot before it is open.
+    #[must_use]
+    pub fn is_listed(&self, room: &RoomName) -> bool {
+        self.listed.contains(room)
+    }
+
     /// Rooms that are placed on more than one shard.
     #[must_use]
     pub fn hot_rooms(&self) -> usize {

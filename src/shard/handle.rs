@@ -17,7 +17,8 @@ use super::ask::Question;
 use super::board::Board;
 use super::directory::Directory;
 use super::homes::Homes;
-use super::homes::publishers::NotConfigured;
+use super::homes::heat::HeatRules;
+use super::homes::publishers::{NotConfigured, Spread};
 use super::lane::LaneBounds;
 use super::socket::DeviceSocket;
 use super::way_in::{PublishRequest, WayIn};
@@ -29,12 +30,13 @@ use crate::metrics::Metrics;
 use crate::seat::{GiveWay, Seat};
 use crate::store::writer::{StoreHandle, Wake};
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{Cursor, DeviceName, Encoding, NameKey, RoomName, Seen};
+use roomcast_core::room::id::{Cursor, DeviceName, Encoding, Epoch, NameKey, RoomName, Seen};
 use roomcast_core::room::ladder::{RoomStep, Step};
 use roomcast_core::room::message::{Message, Published};
 use roomcast_core::room::pace::RoomSettings;
-use roomcast_core::room::view::{ClosedView, RecallView, ReceiptView, RoomLine, RoomView, StreamRefusal};
-use roomcast_core::room::{Ask, Told};
+use roomcast_core::room::receipt::{HomeReceipt, SegmentReceipt};
+use roomcast_core::room::view::{ClosedView, RecallView, RoomLine, RoomView, StreamRefusal};
+use roomcast_core::room::{Ask, Counts, Told};
 use roomcast_core::wire::frame;
 
 /// The shard's way in is full: nothing was taken. The publisher hears 503 with `Retry-After`.
@@ -114,7 +116,12 @@ pub struct Shards {
     /// Locked for one look-up at a time, by joins, and by homes a few times a second.
     directory: Arc<Mutex<Directory>>,
     board: Arc<Board>,
+    /// The bounds past which a room takes further shards.
+    heat: HeatRules,
 }
+
+/// The URL of the node to which the devices of a room are sent; `None`: they stay.
+pub type UrlOf = Arc<dyn Fn(&RoomName) -> Option<Arc<str>> + Send + Sync>;
 
 impl Shards {
     /// Starts a thread per shard. `store` starts the store, with a port for each wake.
@@ -133,7 +140,10 @@ impl Shards {
         let home_key = directory::draw_home_key()?;
         let directory = Arc::new(Mutex::new(Directory::new(count, home_key, Arc::clone(&hot_rooms))));
         let board = Arc::new(Board::new(count, config.outbound_bytes_max));
-        let shards = Self { ways_in: Arc::clone(&ways_in), home_key, directory, board };
+        // The same for every shard.
+        let mut heat = Plan::new(0, count, config.flush, config.heartbeat, 0).heat;
+        heat.hot_members = config.hot_members;
+        let shards = Self { ways_in: Arc::clone(&ways_in), home_key, directory, board, heat };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
         let mut store = store(wakes.collect())?;
@@ -144,7 +154,7 @@ impl Shards {
             let mut plan = Plan::new(index, count, config.flush, config.heartbeat, run_seed);
             plan.home_key = home_key;
             plan.device_keys = config.device_keys.clone();
-            plan.heat.hot_members = config.hot_members;
+            plan.heat = heat;
             plan.hot_rooms = Arc::clone(&hot_rooms);
             plan.meter = clock::thread_cpu;
             let started = run::start(plan, lanes, shards.clone(), port, metrics.clone());
@@ -219,19 +229,11 @@ impl Shards {
     /// devices. The home has answered, so a shard that is silent for [`COUNTS_AGE_MAX`] only leaves its
     /// counts out.
     async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
-        let deadline = clock::now().instant + COUNTS_AGE_MAX;
-        let asked = view.shards.iter().map(|segment| {
-            let room = room.clone();
-            self.send(segment.shard, move |shard, _| shard.residents.counts(&room))
-        });
-        // All of them first, so that the slowest shard bounds the wait.
-        let asked: Vec<_> = asked.collect();
-        for (segment, answer) in view.shards.iter_mut().zip(asked) {
-            let Ok(answer) = answer else { continue };
-            // A shard may know another life of the room.
-            if let Ok(Ok(Some((run, counts)))) = timeout_at(deadline.into(), answer).await
-                && run.to_string() == view.run
-            {
+        // The places behind the shards are other nodes, which the door asks.
+        let here = view.shards.iter().map(|segment| segment.shard).filter(|shard| *shard < self.count());
+        let counts = self.counts_on(here.collect(), &room, &view.run).await;
+        for (shard, counts) in counts {
+            if let Some(segment) = view.shards.iter_mut().find(|segment| segment.shard == shard) {
                 segment.counts = counts;
                 view.counts += counts;
             }
@@ -240,13 +242,44 @@ impl Shards {
         view
     }
 
+    /// The counts of a room's members on this node, for the home of the room on another node. A shard that is
+    /// silent for [`COUNTS_AGE_MAX`] only leaves its counts out.
+    pub async fn counts(&self, room: &RoomName, run: &str) -> Counts {
+        let mut sum = Counts::default();
+        for (_, counts) in self.counts_on((0..self.count()).collect(), room, run).await {
+            sum += counts;
+        }
+        sum
+    }
+
+    async fn counts_on(&self, shards: Vec<usize>, room: &RoomName, run: &str) -> Vec<(usize, Counts)> {
+        let deadline = clock::now().instant + COUNTS_AGE_MAX;
+        let asked = shards.into_iter().map(|shard| {
+            let room = room.clone();
+            (shard, self.send(shard, move |shard, _| shard.residents.counts(&room)))
+        });
+        // All of them first, so that the slowest shard bounds the wait.
+        let asked: Vec<_> = asked.collect();
+        let mut heard = Vec::new();
+        for (shard, answer) in asked {
+            let Ok(answer) = answer else { continue };
+            // A shard may know another life of the room.
+            if let Ok(Ok(Some((of, counts)))) = timeout_at(deadline.into(), answer).await
+                && of.to_string() == run
+            {
+                heard.push((shard, counts));
+            }
+        }
+        heard
+    }
+
     /// The `limit` rooms with most members, over all shards.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait.
     pub async fn rooms_by_members(&self, limit: usize) -> Answered<Vec<RoomLine>> {
         let mut lines = Vec::new();
-        for shard in 0..self.ways_in.len() {
+        for shard in 0..self.count() {
             let asked = self.ask(shard, move |shard, now| shard.homes.rooms_by_members(limit, now.instant));
             lines.extend(asked.await?);
         }
@@ -281,25 +314,59 @@ impl Shards {
         self.ask_home(&room, move |homes, room, now| homes.history(room, seen, limit, now)).await
     }
 
-    /// The receipt of a reliable message: counts of the devices that have it.
+    /// The home's part of the receipt of a reliable message. [`Shards::receipt_part`] of each node with
+    /// members completes it.
     ///
     /// # Errors
     /// [`Unanswered`]. The caller bounds the wait. The inner error is the reason why there is no receipt.
-    pub async fn receipt(&self, room: RoomName, offset: u64) -> Answered<Result<ReceiptView, StreamRefusal>> {
-        let told = self.ask_stream(room.clone(), Ask::Receipt { offset }).await?;
+    pub async fn receipt(
+        &self,
+        room: RoomName,
+        offset: u64,
+    ) -> Answered<Result<Box<HomeReceipt>, StreamRefusal>> {
+        let told = self.ask_stream(room, Ask::Receipt { offset }).await?;
         let Told::Receipt(receipt) = told else { unreachable!("each ask has its own answer") };
-        let home = match receipt {
-            Ok(home) => *home,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let epoch = home.view.epoch;
-        let mut segments = Vec::new();
-        for shard in 0..self.ways_in.len() {
+        Ok(receipt)
+    }
+
+    /// The part of this node's members in a receipt: counts of the devices that have the message.
+    ///
+    /// # Errors
+    /// [`Unanswered`]. The caller bounds the wait.
+    pub async fn receipt_part(&self, room: &RoomName, epoch: Epoch, offset: u64) -> Answered<SegmentReceipt> {
+        let mut all = SegmentReceipt::default();
+        for shard in 0..self.count() {
             let room = room.clone();
             let part = self.ask(shard, move |shard, _| shard.residents.receipt(&room, epoch, offset)).await?;
-            segments.extend(part);
+            part.into_iter().for_each(|part| all.merge(part));
         }
-        Ok(Ok(home.with(segments)))
+        Ok(all)
+    }
+
+    /// The spread of a room with its home here; `None`: the room is not open.
+    ///
+    /// # Errors
+    /// [`Unanswered`]. The caller bounds the wait.
+    pub async fn spread(&self, room: &RoomName) -> Answered<Option<Spread>> {
+        self.ask_home(room, |homes, room, now| homes.spread(room, now.instant)).await
+    }
+
+    /// The bounds past which a room takes further nodes: those of a shard, for all shards of a node.
+    #[must_use]
+    pub fn heat_of_nodes(&self, nodes: usize) -> HeatRules {
+        let HeatRules { shards, hot_members, hot_permille } = self.heat;
+        let of_node = |of_shard: u64| of_shard.saturating_mul(shards as u64);
+        HeatRules {
+            shards: nodes.max(1),
+            hot_members: of_node(hot_members),
+            hot_permille: of_node(hot_permille),
+        }
+    }
+
+    /// True if the room is in `shards.hot_rooms`.
+    #[must_use]
+    pub fn is_listed(&self, room: &RoomName) -> bool {
+        self.directory().is_listed(room)
     }
 
     /// Takes a reliable message back: durable when the result is `Ok(Ok(_))`. A second recall gives the
@@ -361,7 +428,7 @@ impl Shards {
     /// By shard: true if the shard answers within a second.
     pub async fn answering(&self) -> Vec<bool> {
         let deadline = clock::now().instant + Duration::from_secs(1);
-        let asked: Vec<_> = (0..self.ways_in.len()).map(|shard| self.send(shard, |_, _| ())).collect();
+        let asked: Vec<_> = (0..self.count()).map(|shard| self.send(shard, |_, _| ())).collect();
         let mut answers = Vec::new();
         for answer in asked {
             answers.push(match answer {
@@ -375,7 +442,7 @@ impl Shards {
     /// Has connections of an address give way to another address, until the call is met.
     pub async fn give_way(&self, call: GiveWay) {
         let mut left = call.connections;
-        for shard in 0..self.ways_in.len() {
+        for shard in 0..self.count() {
             // A shard that is full or silent keeps its connections: another call comes with the next refusal.
             let asked = self.ask(shard, move |shard, now| shard.residents.give_way(call.share, left, now));
             left = left.saturating_sub(asked.await.unwrap_or(0));
@@ -383,6 +450,24 @@ impl Shards {
                 return;
             }
         }
+    }
+
+    /// Has up to `most` devices go to other nodes: those older than
+    /// [`ELSEWHERE_INTERVAL`](roomcast_core::limits::ELSEWHERE_INTERVAL) whose only room `url_of` has a URL
+    /// for. Returns the number of closed connections.
+    pub async fn send_elsewhere(&self, url_of: UrlOf, most: u32) -> u32 {
+        let mut left = most;
+        for shard in 0..self.count() {
+            let url_of = Arc::clone(&url_of);
+            // A shard that is full or silent keeps its connections: the next second asks again.
+            let asked =
+                self.ask(shard, move |shard, now| shard.residents.send_elsewhere(&*url_of, left, now));
+            left = left.saturating_sub(asked.await.unwrap_or(0));
+            if left == 0 {
+                break;
+            }
+        }
+        most - left
     }
 
     /// Hands a device to the shard that placement names.
@@ -443,8 +528,12 @@ impl Shards {
         &self.ways_in[shard]
     }
 
+    fn count(&self) -> usize {
+        self.ways_in.len()
+    }
+
     fn home(&self, room: &RoomName) -> usize {
-        directory::home(room, self.home_key, self.ways_in.len())
+        directory::home(room, self.home_key, self.count())
     }
 
     /// Asks the home of a room, and waits for the answer.
@@ -557,12 +646,16 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
 
+    fn heat(shards: usize) -> HeatRules {
+        Plan::new(0, shards, RoomRules::default(), Duration::from_secs(10), 1).heat
+    }
+
     /// A shard that takes nothing by itself.
     fn asleep() -> Shards {
         let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(1, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new())]);
-        Shards { ways_in, home_key, directory, board: Arc::new(Board::new(1, 1)) }
+        Shards { ways_in, home_key, directory, board: Arc::new(Board::new(1, 1)), heat: heat(1) }
     }
 
     fn room() -> RoomName {
@@ -642,7 +735,8 @@ mod tests {
         let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
-        let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)) };
+        let shards =
+            Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)), heat: heat(2) };
         let config = Config::load(&Args::default(), std::iter::empty()).unwrap();
         let follow = shards.follow(&config);
         assert!(timeout(Duration::ZERO, follow).await.is_err(), "nobody answers");
@@ -655,7 +749,8 @@ mod tests {
         let home_key = NameKey::default();
         let directory = Arc::new(Mutex::new(Directory::new(2, home_key, Arc::default())));
         let ways_in = Arc::new([Arc::new(WayIn::new()), Arc::new(WayIn::new())]);
-        let shards = Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)) };
+        let shards =
+            Shards { ways_in, home_key, directory, board: Arc::new(Board::new(2, 1)), heat: heat(2) };
         let home = directory::home(&room(), home_key, 2);
         let mut pair: Vec<Shard<DeviceSocket>> = lane::mesh(2, LaneBounds::default())
             .into_iter()

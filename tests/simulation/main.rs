@@ -13,6 +13,7 @@ mod budget;
 mod crowd;
 mod device;
 mod disk;
+mod elsewhere;
 mod flow;
 mod hours;
 mod keeps;

@@ -158,6 +158,7 @@ impl Room {
             left: unless_unsent(self.stream.entries.left(entry, self.stream.sent) + named.left),
             pending: 0,
             ack_ms: None,
+            partial: Vec::new(),
         };
         HomeReceipt { view, acks: entry.acks.clone(), waiting: named.waiting }
     }

@@ -4,7 +4,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::account::Missed;
 use super::counters::CounterChange;
@@ -195,7 +195,7 @@ impl Default for WriteCost {
 
 /// The counts of a segment, apart from the members themselves. Each segment counts on its own shard, so no pass
 /// touches a shared number. A reader adds the segments up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Frames taken by members' sockets or outboxes.
     pub written: u64,
@@ -209,7 +209,7 @@ pub struct Counts {
 
 impl AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
-        // Counts of other nodes are bounded one by one only.
+        // Another node may count as it likes.
         self.written = self.written.saturating_add(other.written);
         self.queued = self.queued.saturating_add(other.queued);
         self.skipped = self.skipped.saturating_add(other.skipped);

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::view::{AckTimes, ReceiptView};
 use crate::now::millis;
 
@@ -55,13 +57,21 @@ pub struct HomeReceipt {
     pub waiting: Vec<u64>,
 }
 
-/// A segment's part of a receipt.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// A segment's part of a receipt. Nodes send it to each other.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct SegmentReceipt {
     /// Acknowledgements of connections without a name, and the times of all.
     pub acks: Acks,
     /// Named devices with an acknowledgement at or past the message.
     pub devices: Vec<u64>,
+}
+
+impl SegmentReceipt {
+    /// Adds the part of another segment.
+    pub fn merge(&mut self, mut other: Self) {
+        self.acks.merge(&other.acks);
+        self.devices.append(&mut other.devices);
+    }
 }
 
 impl HomeReceipt {
@@ -81,16 +91,19 @@ impl HomeReceipt {
         devices.dedup();
         let here = devices.iter().filter(|device| self.waiting.binary_search(device).is_ok()).count();
         let mut view = self.view;
-        view.acknowledged += self.acks.count + here as u64;
-        // A segment may have handed its counts over between the two parts.
-        view.pending = view.online.saturating_sub(view.acknowledged + view.left);
+        let acknowledged = view.acknowledged.saturating_add(self.acks.count).saturating_add(here as u64);
+        // A segment may have handed its counts over between the two parts. The members of a lost place count as
+        // gone without an acknowledgement, and some of them had acknowledged.
+        view.acknowledged = acknowledged.min(view.online);
+        view.left = view.left.min(view.online - view.acknowledged);
+        view.pending = view.online - view.acknowledged - view.left;
         view.ack_ms = self.acks.times();
         view
     }
 }
 
 /// The acknowledgements of a message: the number, and the times taken.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acks {
     /// Acknowledgements by connections without a name. Devices with a name are counted by the home.
     pub count: u64,
@@ -144,14 +157,16 @@ impl Acks {
 
     /// Adds the counts of another segment.
     pub fn merge(&mut self, other: &Self) {
-        if self.times.len() < other.times.len() {
-            self.times.resize(other.times.len(), 0);
+        // Bounded and saturating: the other part may come from another node, and peers are strangers.
+        let buckets = other.times.len().min(bucket_of(MS_MAX) + 1);
+        if self.times.len() < buckets {
+            self.times.resize(buckets, 0);
         }
         for (count, more) in self.times.iter_mut().zip(&other.times) {
             *count = count.saturating_add(*more);
         }
-        self.count += other.count;
-        self.timed += other.timed;
+        self.count = self.count.saturating_add(other.count);
+        self.timed = self.timed.saturating_add(other.timed);
         self.longest_ms = self.longest_ms.max(other.longest_ms);
     }
 
@@ -172,7 +187,7 @@ impl Acks {
 
     /// The upper end of the percentile's bucket.
     fn percentile(&self, percent: u64) -> u64 {
-        let rank = (self.timed * percent).div_ceil(100);
+        let rank = self.timed.saturating_mul(percent).div_ceil(100);
         let mut seen = 0;
         let bucket = self.times.iter().position(|count| {
             seen += u64::from(*count);
@@ -220,6 +235,22 @@ mod tests {
         let times = acks.times().unwrap();
         assert!((500..=562).contains(&times.p50) && (990..=1000).contains(&times.p99), "{times:?}");
         assert_eq!((times.max, Acks::default().times()), (1000, None));
+    }
+
+    #[test]
+    fn a_strange_part_breaks_no_receipt() {
+        let strange = format!(
+            r#"{{"acks":{{"count":{0},"timed":{0},"times":[{1}7],"longest_ms":{0}}},"devices":[7,7,{0}]}}"#,
+            u64::MAX,
+            "4294967295,".repeat(1000)
+        );
+        let part: SegmentReceipt = serde_json::from_str(&strange).unwrap();
+        let mut acks = Acks::default();
+        acks.add(Duration::from_millis(3), false);
+        acks.merge(&part.acks);
+        acks.merge(&part.acks);
+        assert_eq!((acks.count, acks.times.len()), (u64::MAX, bucket_of(MS_MAX) + 1));
+        assert!(acks.times().is_some());
     }
 
     #[test]

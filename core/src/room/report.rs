@@ -22,7 +22,10 @@ impl Room {
             run: self.run.to_string(),
             members: self.members(),
             devices: self.devices(),
+            node: None,
             shards: self.segments.views().collect(),
+            nodes: Vec::new(),
+            partial: Vec::new(),
             home,
             hot: false,
             placed_on: vec![home],
@@ -73,6 +76,7 @@ impl Room {
     pub fn line(&self, home: usize, now: Instant) -> RoomLine {
         RoomLine {
             room: self.name.to_string(),
+            node: None,
             members: self.members(),
             home,
             shards: self.segments.held().count(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Counts;
 use super::id::{Epoch, TypeName};
@@ -19,12 +19,21 @@ pub struct RoomView {
     pub room: String,
     /// The room's run, 16 hexadecimal digits.
     pub run: String,
-    /// Members on all shards.
+    /// Members on all shards of all nodes.
     pub members: u64,
     /// Devices with a name among the members: each once, over all its connections.
     pub devices: u64,
-    /// The segments, by shard.
+    /// The name of the home node; absent on a node without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The segments of the home node, by shard.
     pub shards: Vec<SegmentView>,
+    /// The members on other nodes, by node; absent if there are none. The door adds them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeMembersView>,
+    /// Nodes whose counts are missing, since they did not answer; absent if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partial: Vec<String>,
     /// The index of the home shard.
     pub home: usize,
     /// True if further devices are placed on several shards.
@@ -66,6 +75,17 @@ pub struct SegmentView {
     /// The processor time of a pass, in microseconds.
     pub pass_us: u64,
     /// The counts of frames and acknowledgements since the segment began.
+    pub counts: Counts,
+}
+
+/// A room's members on another node than its home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeMembersView {
+    /// The name of the node.
+    pub node: String,
+    /// Members on the node.
+    pub members: u64,
+    /// The counts of frames and acknowledgements since the segments began.
     pub counts: Counts,
 }
 
@@ -285,11 +305,14 @@ pub struct ClosedView {
 }
 
 /// A line in the answer of `GET /v1/rooms`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomLine {
     /// The room's name.
     pub room: String,
-    /// Members on all shards.
+    /// The name of the home node; absent on a node without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Members on all shards of all nodes.
     pub members: u64,
     /// The index of the home shard.
     pub home: usize,
@@ -348,6 +371,10 @@ pub struct ReceiptView {
     /// The times from the first sending to the acknowledgements; absent while there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack_ms: Option<AckTimes>,
+    /// Nodes that did not answer, so that the acknowledgements of their members are missing; absent if there
+    /// are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partial: Vec<String>,
 }
 
 /// Times to acknowledge in milliseconds, the percentiles rounded up by at most an eighth.

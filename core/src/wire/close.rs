@@ -70,6 +70,9 @@ named! {
         /// The node's places are all taken, and the address of the device holds more than another one that
         /// misses a place.
         Crowded = "crowded",
+        /// Another node holds the room, and this node is short of places. The reason text of the close frame
+        /// is the URL of that node.
+        Elsewhere = "elsewhere",
         /// The device's token ended, and the device sent no fresh one.
         TokenExpired = "token_expired",
     }
@@ -124,8 +127,13 @@ impl CloseReason {
                 let cause = "the room's reliable stream became known, or is another, since the welcome";
                 Row::new(Some(4004), SOON, Debug, cause)
             }
+            Self::Elsewhere => {
+                let cause = "another node holds its room, and this one is short of places; the reason is that \
+                             node's URL";
+                Row::new(Some(4005), SOON, Debug, cause)
+            }
             Self::TokenExpired => Row::new(
-                Some(4005),
+                Some(4006),
                 SOON,
                 Debug,
                 "its token ended, and it sent no fresh one; it needs one to come back",

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::close::CloseReason;
+use crate::limits::CLOSE_TEXT_BYTES_MAX;
 use crate::room::counters::CounterChange;
 use crate::room::history::Past;
 use crate::room::id::{Encoding, RoomName, Run, Seq, TypeName};
@@ -188,11 +189,23 @@ pub fn notice(notice: Notice<'_>, encoding: Encoding) -> Bytes {
 
 /// WebSocket close frame of a reason. `None` for a reason without a code.
 pub fn close(reason: CloseReason) -> Option<Bytes> {
-    let code = reason.code()?;
+    Some(close_frame(reason.code()?, reason.name()))
+}
+
+/// WebSocket close frame of [`CloseReason::Elsewhere`], with the URL of the other node as its text. A URL
+/// above [`CLOSE_TEXT_BYTES_MAX`] is left out.
+pub fn close_elsewhere(url: &str) -> Option<Bytes> {
+    let reason = CloseReason::Elsewhere;
+    let text = if url.len() <= CLOSE_TEXT_BYTES_MAX { url } else { reason.name() };
+    Some(close_frame(reason.code()?, text))
+}
+
+/// `text` has at most [`CLOSE_TEXT_BYTES_MAX`].
+fn close_frame(code: u16, text: &str) -> Bytes {
     let mut frame = FrameDraft::new(CLOSE, 0);
     frame.bytes.extend_from_slice(&code.to_be_bytes());
-    frame.bytes.extend_from_slice(reason.name().as_bytes());
-    Some(frame.finish())
+    frame.bytes.extend_from_slice(text.as_bytes());
+    frame.finish()
 }
 
 /// WebSocket pong with the payload of the ping, at most 125 bytes (RFC 6455 §5.5).

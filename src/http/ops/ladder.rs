@@ -2,16 +2,19 @@
 //!
 //! The effect of a step is the rooms' business.
 
+use bytes::Bytes;
 use hyper::Method;
 use serde::Serialize;
 use serde_json::Value;
 use tracing::info;
 
+use crate::cluster::calls::NodeRequest;
 use crate::http::accept::{Answer, Request};
+use crate::http::cluster::{Effect, sent_on};
 use crate::http::problem::Problem;
 use crate::http::request::{check_json, json_object, read_body};
 use crate::http::routes::room_name;
-use crate::http::{Node, answer_json, from_shard};
+use crate::http::{JSON_TYPE, Node, answer_json, from_shard};
 use crate::shard::board::ShardStep;
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::ladder::{RoomStep, Step};
@@ -67,32 +70,69 @@ impl StepOwner {
 /// # Errors
 /// 400 with the field, 404 `room_not_open`, 405; 408, 413, 415; 503.
 pub(super) async fn ladder(node: &Node, owner: StepOwner, request: Request) -> Result<Answer, Problem> {
-    let step = match *request.method() {
-        Method::GET | Method::HEAD => None,
-        Method::PUT => Some(step_of(request).await?),
+    let (parts, body) = match *request.method() {
+        Method::GET | Method::HEAD => (request.into_parts().0, Bytes::new()),
+        Method::PUT => {
+            let (parts, body) = request.into_parts();
+            check_json(&parts.headers)?;
+            let body = read_body(&parts.extensions, body).await?;
+            (parts, body)
+        }
         _ => return Err(Problem::method_not_allowed("GET, HEAD, PUT")),
     };
-    match (owner, step) {
-        (StepOwner::Node, None) => Ok(of_node(node)),
-        (StepOwner::Node, Some(step)) => {
-            node.shards.board().set_node(step);
-            info!(step = step.map(Step::name), "an operator set the node's step");
-            Ok(of_node(node))
-        }
-        (StepOwner::Room(room), None) => {
-            of_room(&room, from_shard(node.shards.room_step(room.clone())).await?)
-        }
-        (StepOwner::Room(room), Some(step)) => {
-            // Logged only after the home has taken the step.
-            let set = of_room(&room, from_shard(node.shards.set_own_step(room.clone(), step)).await?)?;
-            info!(%room, step = step.map(Step::name), "an operator set a room's step");
-            Ok(set)
-        }
+    let wish = StepWish::of(&parts.method, &body)?;
+    let room = match owner {
+        StepOwner::Node => return Ok(of_node(node, wish)),
+        StepOwner::Room(room) => room,
+    };
+    match node.other_home(&room, Effect::None)? {
+        None => of_room(node, &room, wish).await,
+        Some(home) => home.answer(sent_on(&parts.method, &parts.uri, Some(JSON_TYPE), body)).await,
     }
 }
 
-fn of_node(node: &Node) -> Answer {
+/// Answers another node's request for the step of a room. `None`: the path is no path of a room's ladder.
+pub(in crate::http) async fn answer_ladder(
+    node: &Node,
+    request: &NodeRequest,
+    path: &str,
+) -> Option<Result<Answer, Problem>> {
+    let room = match StepOwner::of(path)? {
+        Ok(StepOwner::Room(room)) => room,
+        // Another node has no say on this node's own step.
+        Ok(StepOwner::Node) => return None,
+        Err(problem) => return Some(Err(problem)),
+    };
+    let wish = match node
+        .check_is_home(&room, Effect::None)
+        .and_then(|()| StepWish::of(&request.method, &request.body))
+    {
+        Ok(wish) => wish,
+        Err(problem) => return Some(Err(problem)),
+    };
+    Some(of_room(node, &room, wish).await)
+}
+
+/// The wish of a request for a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StepWish {
+    Show,
+    /// `None`: the operator takes the override back.
+    Set(Option<Step>),
+}
+
+impl StepWish {
+    fn of(method: &Method, body: &[u8]) -> Result<Self, Problem> {
+        if method == Method::PUT { Ok(Self::Set(step_in(body)?)) } else { Ok(Self::Show) }
+    }
+}
+
+fn of_node(node: &Node, wish: StepWish) -> Answer {
     let board = node.shards.board();
+    if let StepWish::Set(step) = wish {
+        board.set_node(step);
+        info!(step = step.map(Step::name), "an operator set the node's step");
+    }
     answer_json(&NodeView {
         r#override: board.node().map(Step::number),
         outbound_permille: board.owed_permille(),
@@ -100,8 +140,16 @@ fn of_node(node: &Node) -> Answer {
     })
 }
 
-fn of_room(room: &RoomName, step: Option<RoomStep>) -> Result<Answer, Problem> {
-    let RoomStep { own, in_force } = step.ok_or_else(Problem::room_not_open)?;
+async fn of_room(node: &Node, room: &RoomName, wish: StepWish) -> Result<Answer, Problem> {
+    let answered = match wish {
+        StepWish::Show => from_shard(node.shards.room_step(room.clone())).await?,
+        StepWish::Set(step) => from_shard(node.shards.set_own_step(room.clone(), step)).await?,
+    };
+    let RoomStep { own, in_force } = answered.ok_or_else(Problem::room_not_open)?;
+    // Logged only after the home has taken the step.
+    if let StepWish::Set(step) = wish {
+        info!(%room, step = step.map(Step::name), "an operator set a room's step");
+    }
     Ok(answer_json(&RoomStepView {
         room: room.to_string(),
         r#override: own.map(Step::number),
@@ -111,12 +159,6 @@ fn of_room(room: &RoomName, step: Option<RoomStep>) -> Result<Answer, Problem> {
 }
 
 /// The step in the body of a `PUT`. `None`: the operator takes the override back.
-async fn step_of(request: Request) -> Result<Option<Step>, Problem> {
-    let (parts, body) = request.into_parts();
-    check_json(&parts.headers)?;
-    step_in(&read_body(&parts.extensions, body).await?)
-}
-
 fn step_in(body: &[u8]) -> Result<Option<Step>, Problem> {
     const ALLOWED: &str = "a whole number from 0 to 5, or null";
     let fields = json_object(body)?;

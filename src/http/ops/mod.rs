@@ -15,13 +15,15 @@ use crate::metrics::{DoorName, LimitsHeld};
 use roomcast_core::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX};
 
 use super::accept::{Answer, Door, Request};
+use super::cluster::ClusterDoors;
 use super::foreign::check_not_foreign;
 use super::problem::Problem;
 use super::request::{check_head, only};
 use super::{Node, answer, answer_json};
 
+pub(super) use ladder::answer_ladder;
 use ladder::{StepOwner, ladder};
-use readiness::{Readiness, Signs};
+use readiness::{ClusterSigns, Readiness, Signs};
 
 /// The door of operators and their monitoring.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ impl OperatorDoor {
             window_max: self.node.in_force().config.flush.window_max(),
             descriptors: self.node.descriptors.held(),
             steps: self.node.shards.board().steps(),
+            cluster: self.node.cluster.as_ref().map(ClusterSigns::of),
         })
     }
 
@@ -59,9 +62,10 @@ impl OperatorDoor {
 
     fn metrics(&self) -> Answer {
         const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        let Node { metrics, store, shards, descriptors, .. } = &*self.node;
+        let Node { metrics, store, shards, descriptors, cluster, .. } = &*self.node;
         // These gauges cost a system call or a lock, so they are refreshed per scrape and not per second.
         metrics.hot(shards.hot_rooms());
+        metrics.show_slots(cluster.as_ref().map(ClusterDoors::slot_counts).unwrap_or_default());
         metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(clock::now()));
         metrics.show_process(node_cpu(), resident_bytes());
         let held = descriptors.held();

@@ -1,8 +1,8 @@
 //! `/readyz`: may a balancer send traffic to this node? Pure: the signs go in, the verdict comes out.
 //!
 //! *Reasons* stand in the way of traffic: the node is draining, a shard does not answer, the store fails or
-//! hangs, no publisher finds a descriptor. A strained or degraded shard is only named, and so is a room with a
-//! damaged stream. The node goes on, and the next room may go elsewhere.
+//! hangs, no publisher finds a descriptor, the cluster is out of reach. A strained or degraded shard is only
+//! named, and so is a room with a damaged stream. The node goes on, and the next room may go elsewhere.
 //!
 //! A node without a place for another device is named as well, and stays ready. Its viewer door refuses devices
 //! by itself, and a balancer that took the node out would take the publishers of all its rooms away.
@@ -12,9 +12,11 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde::Serialize;
 
+use crate::clock;
 use crate::http::accept::{Answer, DescriptorsHeld};
+use crate::http::cluster::ClusterDoors;
 use crate::http::{JSON, answer};
-use crate::metrics::DoorName;
+use crate::metrics::{DoorName, SlotCounts};
 use crate::store::aside::RoomAside;
 use crate::store::health::Trouble;
 use roomcast_core::limits::STORE_CALL_AGE_MAX;
@@ -48,6 +50,38 @@ pub(super) struct Readiness {
     /// Shards on a step of the ladder. Such a shard leaves something out, and keeps every other promise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shards_degraded: Vec<ShardDegraded>,
+    /// The cluster, as this node sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterSigns>,
+}
+
+/// The slots of the cluster by standing, and the other nodes.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(super) struct ClusterSigns {
+    /// Slots that this node orders.
+    here: u64,
+    /// Slots that other nodes order.
+    there: u64,
+    /// Slots of this node without the right to order.
+    frozen: u64,
+    /// Slots without a living node.
+    nobody: u64,
+    /// Other nodes that live.
+    peers: usize,
+    /// Nodes that fell silent within the last minute, by name.
+    silent: Vec<String>,
+    /// False while this node's own heartbeat does not come back from NATS.
+    #[serde(skip)]
+    is_reachable: bool,
+}
+
+impl ClusterSigns {
+    pub(super) fn of(cluster: &ClusterDoors) -> Self {
+        let SlotCounts { here, there, frozen, nobody } = cluster.slot_counts();
+        let (peers, silent) = cluster.peers();
+        let is_reachable = cluster.is_reachable(clock::now().instant);
+        Self { here, there, frozen, nobody, peers, silent, is_reachable }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -106,6 +140,8 @@ pub(super) struct Signs {
     pub(super) descriptors: DescriptorsHeld,
     /// Shard -> its step.
     pub(super) steps: Vec<Step>,
+    /// `None`: the node is alone.
+    pub(super) cluster: Option<ClusterSigns>,
 }
 
 impl Readiness {
@@ -115,7 +151,7 @@ impl Readiness {
 
     pub(super) fn judge(signs: Signs) -> Self {
         let Signs { is_draining, answering, trouble, rooms_aside, under_way, .. } = signs;
-        let Signs { windows_needed, window_max, descriptors, steps, .. } = signs;
+        let Signs { windows_needed, window_max, descriptors, steps, cluster, .. } = signs;
         let silent = answering.iter().enumerate().filter(|(_, answers)| !**answers);
         let shards_silent: Vec<usize> = silent.map(|(shard, _)| shard).collect();
         let store_failing =
@@ -144,6 +180,7 @@ impl Readiness {
             (store_failing.is_some(), "store_failing"),
             (store_slow.is_some(), "store_slow"),
             (descriptors.are_used_up_by(DoorName::Publisher), "descriptors_used_up"),
+            (cluster.as_ref().is_some_and(|cluster| !cluster.is_reachable), "cluster_unreachable"),
         ]
         .into_iter()
         .filter_map(|(stands_in_the_way, name)| stands_in_the_way.then_some(name))
@@ -169,6 +206,7 @@ impl Readiness {
             descriptors: are_scarce.then_some(descriptors),
             shards_strained,
             shards_degraded,
+            cluster,
         }
     }
 
@@ -182,7 +220,6 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock;
     use roomcast_core::now::Now;
     use roomcast_core::room::id::RoomName;
 
@@ -288,6 +325,25 @@ mod tests {
             })
         );
         assert_eq!(degraded.into_answer().status(), 200);
+    }
+
+    #[test]
+    fn a_node_that_does_not_reach_its_cluster_is_not_ready() {
+        let cluster = |is_reachable| {
+            let silent = vec!["node-3".to_owned()];
+            let signs =
+                ClusterSigns { here: 100, there: 156, peers: 2, silent, is_reachable, ..Default::default() };
+            Readiness::judge(Signs { cluster: Some(signs), ..Signs::default() })
+        };
+        assert_eq!(
+            serde_json::to_value(cluster(true)).unwrap(),
+            serde_json::json!({
+                "status": "ready",
+                "cluster": {"here": 100, "there": 156, "frozen": 0, "nobody": 0, "peers": 2, "silent": ["node-3"]},
+            })
+        );
+        assert_eq!(cluster(false).reasons, ["cluster_unreachable"]);
+        assert_eq!(cluster(false).into_answer().status(), 503);
     }
 
     #[test]

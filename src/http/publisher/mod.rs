@@ -10,21 +10,25 @@ mod settings;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::header::AUTHORIZATION;
-use hyper::{HeaderMap, Method};
+use hyper::{HeaderMap, Method, Uri};
 
+use crate::cluster::calls::NodeRequest;
 use crate::config::Config;
 use crate::metrics::DoorName;
 use roomcast_core::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX};
+use roomcast_core::room::id::RoomName;
 
 use super::Node;
 use super::accept::{Answer, Door, Request};
+use super::cluster::{Effect, sent_on};
 use super::foreign::check_not_foreign;
 use super::problem::Problem;
 use super::request::{Query, check_head, only};
 use super::routes::{Part, Route, offset, room_name};
 
-use publish::{Caller, publish};
+use publish::{Caller, publish, publish_for_node};
 
 /// The door of streaming backends.
 #[derive(Debug)]
@@ -54,10 +58,49 @@ impl Door for PublisherDoor {
                 // Boxed: the settings are large and rare, and the publish path should not carry their bytes.
                 Box::pin(rooms::configure(node, room, request)).await
             }
-            Call::LookAt(room) => rooms::look_at(node, room_name(room)?).await,
-            Call::Close(room) => rooms::close(node, room_name(room)?, Query::of(request.uri())).await,
-            Call::Receipt(room, at) => reliable::receipt(node, room_name(room)?, offset(at)?).await,
-            Call::Recall(room, at) => reliable::recall(node, room_name(room)?, offset(at)?).await,
+            Call::OnRoom(room, call) => {
+                let room = room_name(room)?;
+                match node.other_home(&room, call.effect())? {
+                    None => on_room(node, room, call, Query::of(request.uri())).await,
+                    Some(home) => {
+                        home.answer(sent_on(request.method(), request.uri(), None, Bytes::new())).await
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Answers a call on a room that this node orders.
+async fn on_room(
+    node: &Node,
+    room: RoomName,
+    call: BareCall<'_>,
+    query: Query<'_>,
+) -> Result<Answer, Problem> {
+    match call {
+        BareCall::LookAt => rooms::look_at(node, room).await,
+        BareCall::Close => rooms::close(node, room, query).await,
+        BareCall::Receipt(at) => reliable::receipt(node, room, offset(at)?).await,
+        BareCall::Recall(at) => reliable::recall(node, room, offset(at)?).await,
+    }
+}
+
+/// Answers a publisher's request that another node has sent here, with that node's leave.
+pub(super) async fn answer_node(node: &Node, request: &NodeRequest, uri: &Uri) -> Result<Answer, Problem> {
+    match Call::of(&request.method, uri.path())? {
+        // Each node lists its own rooms.
+        Call::List => Err(Problem::not_found()),
+        Call::Publish(room) => publish_for_node(node, room_name(room)?, request).await,
+        Call::Configure(room) => {
+            let room = room_name(room)?;
+            node.check_is_home(&room, Effect::Change)?;
+            Box::pin(rooms::configure_here(node, room, &request.body)).await
+        }
+        Call::OnRoom(room, call) => {
+            let room = room_name(room)?;
+            node.check_is_home(&room, call.effect())?;
+            on_room(node, room, call, Query::of(uri)).await
         }
     }
 }
@@ -78,12 +121,28 @@ enum Call<'a> {
     List,
     Publish(&'a str),
     Configure(&'a str),
-    LookAt(&'a str),
-    Close(&'a str),
+    /// A call without a body.
+    OnRoom(&'a str, BareCall<'a>),
+}
+
+/// A call on a room, without a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BareCall<'a> {
+    LookAt,
+    Close,
     /// The receipt of the reliable message at this offset of the room.
-    Receipt(&'a str, &'a str),
+    Receipt(&'a str),
     /// The recall of the reliable message at this offset of the room.
-    Recall(&'a str, &'a str),
+    Recall(&'a str),
+}
+
+impl BareCall<'_> {
+    fn effect(self) -> Effect {
+        match self {
+            Self::LookAt | Self::Receipt(_) => Effect::None,
+            Self::Close | Self::Recall(_) => Effect::Change,
+        }
+    }
 }
 
 impl<'a> Call<'a> {
@@ -96,14 +155,18 @@ impl<'a> Call<'a> {
         match (Route::of(path).ok_or_else(Problem::not_found)?, method) {
             (Route::Part(room, Part::Messages), &Method::POST) => Ok(Self::Publish(room)),
             (Route::Part(_, Part::Messages), _) => Err(allow("POST")),
-            (Route::Room(room), &Method::GET) => Ok(Self::LookAt(room)),
+            (Route::Room(room), &Method::GET) => Ok(Self::OnRoom(room, BareCall::LookAt)),
             (Route::Room(room), &Method::PUT) => Ok(Self::Configure(room)),
-            (Route::Room(room), &Method::DELETE) => Ok(Self::Close(room)),
+            (Route::Room(room), &Method::DELETE) => Ok(Self::OnRoom(room, BareCall::Close)),
             (Route::Room(_), _) => Err(allow("GET, HEAD, PUT, DELETE")),
             (Route::Rooms, &Method::GET) => Ok(Self::List),
             (Route::Rooms, _) => Err(allow("GET, HEAD")),
-            (Route::ReliableMessage(room, offset), &Method::GET) => Ok(Self::Receipt(room, offset)),
-            (Route::ReliableMessage(room, offset), &Method::DELETE) => Ok(Self::Recall(room, offset)),
+            (Route::ReliableMessage(room, offset), &Method::GET) => {
+                Ok(Self::OnRoom(room, BareCall::Receipt(offset)))
+            }
+            (Route::ReliableMessage(room, offset), &Method::DELETE) => {
+                Ok(Self::OnRoom(room, BareCall::Recall(offset)))
+            }
             (Route::ReliableMessage(..), _) => Err(allow("GET, HEAD, DELETE")),
             // The viewer door's paths do not exist at this door.
             (Route::Part(_, Part::Ws | Part::History | Part::Reliable), _) => Err(Problem::not_found()),
@@ -120,13 +183,13 @@ mod tests {
         for (method, path, wanted) in [
             (Method::POST, "/v1/rooms/r1/messages", Call::Publish("r1")),
             (Method::PUT, "/v1/rooms/r1", Call::Configure("r1")),
-            (Method::GET, "/v1/rooms/r1", Call::LookAt("r1")),
-            (Method::DELETE, "/v1/rooms/r1", Call::Close("r1")),
+            (Method::GET, "/v1/rooms/r1", Call::OnRoom("r1", BareCall::LookAt)),
+            (Method::DELETE, "/v1/rooms/r1", Call::OnRoom("r1", BareCall::Close)),
             (Method::GET, "/v1/rooms", Call::List),
             (Method::HEAD, "/v1/rooms", Call::List),
-            (Method::HEAD, "/v1/rooms/r1", Call::LookAt("r1")),
-            (Method::GET, "/v1/rooms/r1/reliable/7", Call::Receipt("r1", "7")),
-            (Method::DELETE, "/v1/rooms/r1/reliable/7", Call::Recall("r1", "7")),
+            (Method::HEAD, "/v1/rooms/r1", Call::OnRoom("r1", BareCall::LookAt)),
+            (Method::GET, "/v1/rooms/r1/reliable/7", Call::OnRoom("r1", BareCall::Receipt("7"))),
+            (Method::DELETE, "/v1/rooms/r1/reliable/7", Call::OnRoom("r1", BareCall::Recall("7"))),
         ] {
             assert_eq!(Call::of(&method, path).unwrap(), wanted, "{method} {path}");
         }

@@ -9,14 +9,17 @@ use hyper::header::{HeaderValue, RETRY_AFTER};
 
 use super::key_limits::KeyLimits;
 use crate::clock;
+use crate::cluster::calls::NodeRequest;
 use crate::http::accept::{Answer, Request};
+use crate::http::cluster::{Effect, sent_on};
 use crate::http::problem::Problem;
 use crate::http::request::{body_encoding, read_body};
-use crate::http::{InForce, JSON, Node, PROTO, answer, from_shard};
+use crate::http::{InForce, JSON, JSON_TYPE, Node, PROTO, PROTO_TYPE, answer, from_shard};
 use crate::metrics::Metrics;
 use roomcast_core::limits;
 use roomcast_core::room::id::{Encoding, RoomName};
 use roomcast_core::room::message::{Class, Message, Published, ShedReason, Verdict};
+use roomcast_core::room::policy::Types;
 use roomcast_core::room::tally::ByClass;
 use roomcast_core::wire::publish;
 
@@ -32,10 +35,11 @@ pub(super) struct Caller {
 }
 
 /// Publishes the messages of one request to `room`. Messages past the limit of the caller's key are shed here;
-/// the rest goes on.
+/// the rest goes on, to the room's home if that is another node.
 ///
 /// # Errors
-/// A problem means: nothing was taken, unless the code is `shard_silent`, `store_failing` or `store_busy`.
+/// A problem means: nothing was taken, unless the code is `shard_silent`, `node_silent`, `store_failing` or
+/// `store_busy`.
 pub(super) async fn publish(
     node: &Node,
     caller: Caller,
@@ -49,17 +53,84 @@ pub(super) async fn publish(
     let encoding = body_encoding(&parts.headers)?;
     let body = read_body(&parts.extensions, body).await?;
     let Caller { in_force, key } = caller;
-    let types = &in_force.config.types;
-    let mut messages = match encoding {
-        Encoding::Json => publish::parse_json(&body, types)?,
-        Encoding::Proto => publish::parse_proto(&body, types)?,
-    };
-    // The messages own their payloads. The answer may take 10 s, and the request's buffers must not wait with
-    // it.
-    drop(body);
-    drop(parts);
+    let mut messages = parsed(&body, encoding, &in_force.config.types)?;
+    // Before the limit: a request that nobody answers takes nothing of it.
+    let home = node.other_home(&room, Effect::Change)?;
     let shed = past_limit(&node.metrics, &in_force.key_limits, key, &mut messages);
     drop(in_force);
+    match home {
+        // All messages were shed: the home has nothing to order.
+        Some(home) if !messages.is_empty() => {
+            drop(messages);
+            let content_type = match encoding {
+                Encoding::Json => JSON_TYPE,
+                Encoding::Proto => PROTO_TYPE,
+            };
+            let mut request = sent_on(&parts.method, &parts.uri, Some(content_type), body);
+            request.shed = shed.into_iter().filter_map(|at| u32::try_from(at).ok()).collect();
+            drop(parts);
+            // Boxed: a publish at home must not carry the bytes of the other way.
+            Box::pin(home.answer(request)).await
+        }
+        Some(_) | None => {
+            // The messages own their payloads. The answer may take 10 s, and the request's buffers must not
+            // wait with it.
+            drop(body);
+            drop(parts);
+            order(node, room, encoding, messages, &shed).await
+        }
+    }
+}
+
+/// Publishes the messages of a request that another node has sent here, but for those that the other node has
+/// shed.
+///
+/// # Errors
+/// As [`publish`], 503 `not_home`, and 400 `bad_value` for shed messages that are not in the request.
+pub(super) async fn publish_for_node(
+    node: &Node,
+    room: RoomName,
+    request: &NodeRequest,
+) -> Result<Answer, Problem> {
+    node.check_is_home(&room, Effect::Change)?;
+    if node.is_draining() {
+        return Err(Problem::draining());
+    }
+    let encoding = match request.content_type.as_deref() {
+        Some(PROTO_TYPE) => Encoding::Proto,
+        _ => Encoding::Json,
+    };
+    let mut messages = parsed(&request.body, encoding, &node.in_force().config.types)?;
+    let shed: Vec<usize> = request.shed.iter().map(|at| *at as usize).collect();
+    // Peers are strangers: the results would come in another order than the messages.
+    let is_rising = shed.is_sorted_by(|a, b| a < b);
+    if !is_rising || shed.last().is_some_and(|last| *last >= messages.len()) {
+        return Err(Problem::bad("bad_value", "shed", "places of messages, rising"));
+    }
+    let mut at = 0;
+    messages.retain(|_| {
+        at += 1;
+        shed.binary_search(&(at - 1)).is_err()
+    });
+    order(node, room, encoding, messages, &shed).await
+}
+
+fn parsed(body: &Bytes, encoding: Encoding, types: &Types) -> Result<Vec<Message>, Problem> {
+    Ok(match encoding {
+        Encoding::Json => publish::parse_json(body, types)?,
+        Encoding::Proto => publish::parse_proto(body, types)?,
+    })
+}
+
+/// Gives messages to a room that this node orders. `shed` has the places in the request of the messages that
+/// were shed.
+async fn order(
+    node: &Node,
+    room: RoomName,
+    encoding: Encoding,
+    messages: Vec<Message>,
+    shed: &[usize],
+) -> Result<Answer, Problem> {
     // All messages were shed: the room has nothing to order, and a cold room is not opened for nothing.
     let published = if messages.is_empty() {
         Published::Taken(Vec::new())
@@ -67,7 +138,7 @@ pub(super) async fn publish(
         from_shard(node.shards.publish(room, messages)).await?
     };
     match published {
-        Published::Taken(verdicts) => taken(encoding, &with_shed(verdicts, &shed)),
+        Published::Taken(verdicts) => taken(encoding, &with_shed(verdicts, shed)),
         // The room counts without the shed messages; the publisher counts with them.
         Published::IdReused { index } => {
             let index = (0..).filter(|at| shed.binary_search(at).is_err()).nth(index).unwrap_or(index);

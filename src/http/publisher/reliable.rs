@@ -1,6 +1,7 @@
 //! The calls on a published reliable message: receipt and recall.
 
 use crate::http::accept::Answer;
+use crate::http::cluster::parts::whole_receipt;
 use crate::http::problem::Problem;
 use crate::http::{Node, answer_json, from_shard};
 use roomcast_core::room::id::RoomName;
@@ -10,8 +11,7 @@ use roomcast_core::room::id::RoomName;
 /// # Errors
 /// 404 `room_not_open` or `offset_unknown`; 503.
 pub(super) async fn receipt(node: &Node, room: RoomName, offset: u64) -> Result<Answer, Problem> {
-    let receipt = from_shard(node.shards.receipt(room, offset)).await??;
-    Ok(answer_json(&receipt))
+    Ok(answer_json(&whole_receipt(node, room, offset).await?))
 }
 
 /// `DELETE /v1/rooms/{room}/reliable/{offset}`: recalls the message. The recall is durable before the answer.

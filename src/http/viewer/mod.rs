@@ -29,12 +29,15 @@ use roomcast_core::room::id::RoomName;
 
 use super::accept::paced::PacedStream;
 use super::accept::{Answer, Door, Request, visitor};
+use super::cluster::route;
 use super::foreign::check_own_host;
 use super::problem::Problem;
 use super::request::{Query, check_head};
 use super::routes::{Part, Route, room_name};
 use super::{Node, answer};
 
+use pull::PullWish;
+pub(super) use pull::answer_pull;
 use upgrade::{JoinQuery, Subprotocol, accept_key, subprotocol, token};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -223,7 +226,11 @@ impl Door for ViewerDoor {
             Some(Route::Part(room, part @ (Part::History | Part::Reliable))) => {
                 let room = room.to_owned();
                 let (head, _) = request.into_parts();
-                Ok(self.pull(&room, part, head).await)
+                Ok(self.pull(PullWish::Page(&room, part), head).await)
+            }
+            None if request.uri().path() == route::PATH => {
+                let (head, _) = request.into_parts();
+                Ok(self.pull(PullWish::Route, head).await)
             }
             None if request.uri().path() == "/" => match *request.method() {
                 Method::GET | Method::HEAD => Ok(answer(StatusCode::OK, HTML, PAGE.into())),

@@ -1,4 +1,4 @@
-//! The pull side of the viewer door: pages of a room's history and of the reliable messages.
+//! The pull side of the viewer door: pages of a room's history and of the reliable messages, and routes.
 //!
 //! A device reads missed frames here, and so does a program without a WebSocket. A web page of
 //! another origin may read as well, if the origin is listed (CORS).
@@ -13,25 +13,36 @@ use hyper::{Method, StatusCode};
 
 use crate::http::accept::places::Place;
 use crate::http::accept::{Answer, Visitor, visitor};
+use crate::http::cluster::route::routed;
+use crate::http::cluster::{Effect, passed_on, sent_on};
 use crate::http::problem::Problem;
 use crate::http::request::{Query, check_accepts_json};
 use crate::http::routes::{Part, room_name};
-use crate::http::{JSON, answer, from_shard};
+use crate::http::{JSON, Node, answer, from_shard};
 use roomcast_core::limits::{HISTORY_MESSAGES_MAX, PULL_PATIENCE};
-use roomcast_core::room::id::{Cursor, Seen};
+use roomcast_core::room::id::{Cursor, RoomName, Seen};
 
 use super::ViewerDoor;
 
+/// The wish of a request without an upgrade.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PullWish<'a> {
+    /// A page of this room, as typed.
+    Page(&'a str, Part),
+    /// The nodes for a room.
+    Route,
+}
+
 impl ViewerDoor {
-    /// Answers a request for a page, or the preflight of one.
-    pub(super) async fn pull(&self, room: &str, part: Part, head: Parts) -> Answer {
+    /// Answers a request for a page or a route, or the preflight of one.
+    pub(super) async fn pull(&self, wish: PullWish<'_>, head: Parts) -> Answer {
         if let Err(problem) = self.check_origin(&head.headers) {
             return problem.into_answer();
         }
         let mut answer = if head.method == Method::OPTIONS {
             preflight()
         } else if matches!(head.method, Method::GET | Method::HEAD) {
-            self.read(room, part, &head).await.unwrap_or_else(Problem::into_answer)
+            self.read(wish, &head).await.unwrap_or_else(Problem::into_answer)
         } else {
             Problem::method_not_allowed("GET, HEAD, OPTIONS").into_answer()
         };
@@ -47,23 +58,34 @@ impl ViewerDoor {
         answer
     }
 
-    async fn read(&self, room: &str, part: Part, head: &Parts) -> Result<Answer, Problem> {
-        let room = room_name(room)?;
+    async fn read(&self, wish: PullWish<'_>, head: &Parts) -> Result<Answer, Problem> {
+        let query = Query::of(&head.uri);
+        let room = match wish {
+            PullWish::Page(room, _) => room_name(room)?,
+            PullWish::Route => room_name(&query.field("room")?.unwrap_or_default())?,
+        };
         self.grant(&room, head, None)?;
         check_accepts_json(&head.headers)?;
-        let query = Query::of(&head.uri);
-        let shards = &self.node.shards;
-        if part == Part::Reliable {
-            let after = query.parsed("after", Cursor::parse)?;
-            let place = self.place_for_a_pull(head).await?;
-            let page = from_shard(shards.reliable(room, after)).await??;
-            return Ok(page_answer(Page { json: page, _place: place }));
+        match wish {
+            PullWish::Page(_, part) => self.page(room, part, head).await,
+            PullWish::Route => routed(&self.node, room, query).await,
         }
-        let after = query.parsed("after", Seen::parse)?;
-        let limit = query.whole_number("limit", 1..=HISTORY_MESSAGES_MAX)?.unwrap_or(HISTORY_MESSAGES_MAX);
+    }
+
+    async fn page(&self, room: RoomName, part: Part, head: &Parts) -> Result<Answer, Problem> {
+        let wanted = PageWanted::of(part, Query::of(&head.uri))?;
+        let home = self.node.other_home(&room, Effect::None)?;
         let place = self.place_for_a_pull(head).await?;
-        let page =
-            from_shard(shards.history(room, after, limit)).await?.ok_or_else(Problem::room_not_open)?;
+        let page = match home {
+            None => wanted.page(&self.node, room).await?,
+            Some(home) => {
+                let call = home.call(sent_on(&head.method, &head.uri, None, Bytes::new())).await?;
+                if call.status != StatusCode::OK {
+                    return passed_on(call);
+                }
+                call.body
+            }
+        };
         Ok(page_answer(Page { json: page, _place: place }))
     }
 
@@ -73,6 +95,48 @@ impl ViewerDoor {
         let full = || Problem::unavailable("pulls_full", "too many pages are being read; try again");
         let Visitor { address, pulse } = visitor(&head.extensions).cloned().ok_or_else(full)?;
         self.node.pulls.take_within(address, pulse, PULL_PATIENCE).await.ok_or_else(full)
+    }
+}
+
+/// Answers another node's request for a page.
+pub(in crate::http) async fn answer_pull(
+    node: &Node,
+    room: &str,
+    part: Part,
+    query: Query<'_>,
+) -> Result<Answer, Problem> {
+    let room = room_name(room)?;
+    node.check_is_home(&room, Effect::None)?;
+    let page = PageWanted::of(part, query)?.page(node, room).await?;
+    Ok(answer(StatusCode::OK, JSON, page))
+}
+
+/// The page that a query asks for.
+#[derive(Debug, Clone, Copy)]
+enum PageWanted {
+    History { after: Option<Seen>, limit: usize },
+    Reliable { after: Option<Cursor> },
+}
+
+impl PageWanted {
+    fn of(part: Part, query: Query<'_>) -> Result<Self, Problem> {
+        if part == Part::Reliable {
+            return Ok(Self::Reliable { after: query.parsed("after", Cursor::parse)? });
+        }
+        let after = query.parsed("after", Seen::parse)?;
+        let limit = query.whole_number("limit", 1..=HISTORY_MESSAGES_MAX)?.unwrap_or(HISTORY_MESSAGES_MAX);
+        Ok(Self::History { after, limit })
+    }
+
+    /// The page of a room that this node orders.
+    async fn page(self, node: &Node, room: RoomName) -> Result<Bytes, Problem> {
+        let shards = &node.shards;
+        match self {
+            Self::Reliable { after } => Ok(from_shard(shards.reliable(room, after)).await??),
+            Self::History { after, limit } => {
+                from_shard(shards.history(room, after, limit)).await?.ok_or_else(Problem::room_not_open)
+            }
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl Heat {
 
 impl HeatRules {
     /// A shard for each begun `hot_members`, or for each begun `hot_permille`; the larger number counts.
-    fn width(&self, fuel: Fuel) -> usize {
+    pub(crate) fn width(&self, fuel: Fuel) -> usize {
         let by_members = fuel.members.div_ceil(self.hot_members.max(1));
         let by_cost = fuel.permille.div_ceil(self.hot_permille.max(1));
         usize::try_from(by_members.max(by_cost)).unwrap_or(usize::MAX).clamp(1, self.shards)

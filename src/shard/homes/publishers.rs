@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::heat::Fuel;
 use super::{Homes, Opener};
+use roomcast_core::cluster::NodeKey;
+use roomcast_core::limits::SHARDS_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Message, Published};
@@ -20,6 +23,20 @@ pub enum NotConfigured {
     NotOpened,
     /// The settings don't fit the room.
     Unfit(Unfit),
+}
+
+/// The spread of a room over shards and nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spread {
+    /// Members, or the expected audience if larger, and the cost of passes.
+    pub fuel: Fuel,
+    /// Other nodes with members, each with a count.
+    pub nodes: Vec<(NodeKey, u64)>,
+}
+
+/// The node at a place of a room; `None`: the place is a shard of this node.
+fn node_at(place: usize) -> Option<NodeKey> {
+    place.checked_sub(SHARDS_MAX).and_then(|key| u32::try_from(key).ok()).map(NodeKey)
 }
 
 impl Homes {
@@ -72,6 +89,16 @@ impl Homes {
     pub fn describe(&self, room: &RoomName, now: Instant) -> Option<RoomView> {
         let home = &self.rooms[*self.room_of.get(room)?];
         Some(RoomView { hot: home.heat.width() > 1, ..home.room.view(self.plan.index, now) })
+    }
+
+    /// The spread of a room; `None` if the room is not open.
+    #[must_use]
+    pub fn spread(&self, room: &RoomName, now: Instant) -> Option<Spread> {
+        let room = &self.rooms[*self.room_of.get(room)?].room;
+        let fuel = Fuel { members: room.expected_members(), permille: room.load_permille(now) };
+        let places = room.segments();
+        let nodes = places.filter_map(|(place, census)| Some((node_at(place)?, census.members())));
+        Some(Spread { fuel, nodes: nodes.collect() })
     }
 
     /// The `limit` rooms with most members, most first.

@@ -1,5 +1,7 @@
 //! The end of connections: leaving their rooms, the last words, and the end of a room for its members.
 
+use bytes::Bytes;
+
 use super::Residents;
 use super::connection::{Drained, Rest, RoomPlace, Socket};
 use roomcast_core::now::Now;
@@ -13,6 +15,11 @@ impl<S: Socket> Residents<S> {
         self.close_with(index, reason, notice, now);
     }
 
+    /// Closes a connection whose device is to come back at `url`, another node.
+    pub(super) fn send_away(&mut self, index: u32, url: &str, now: Now) {
+        self.part(index, CloseReason::Elsewhere, None, frame::close_elsewhere(url), now);
+    }
+
     /// Closes the connections of all members of a segment.
     pub(super) fn close_members(&mut self, key: u32, reason: CloseReason, now: Now) {
         let members: Vec<u32> = self.segments[key].segment.connections().collect();
@@ -21,8 +28,19 @@ impl<S: Socket> Residents<S> {
         }
     }
 
-    /// Takes a connection out of its rooms, and lets it finish the frame that it has begun and say goodbye.
     fn close_with(&mut self, index: u32, reason: CloseReason, notice: Option<Notice<'_>>, now: Now) {
+        self.part(index, reason, notice, frame::close(reason), now);
+    }
+
+    /// Takes a connection out of its rooms, and lets it finish the frame that it has begun and say goodbye.
+    fn part(
+        &mut self,
+        index: u32,
+        reason: CloseReason,
+        notice: Option<Notice<'_>>,
+        goodbye: Option<Bytes>,
+        now: Now,
+    ) {
         let Some(connection) = self.connections.living(index) else { return };
         // The first reason counts: it is what the device hears.
         if connection.closing.replace(reason).is_some() {
@@ -39,10 +57,13 @@ impl<S: Socket> Residents<S> {
         // A device that goes for the node's or the publisher's reasons gets everything that it was given
         // before.
         let rest = match reason {
-            CloseReason::Draining | CloseReason::RoomClosed | CloseReason::TokenExpired => Rest::Deliver,
+            CloseReason::Draining
+            | CloseReason::RoomClosed
+            | CloseReason::Elsewhere
+            | CloseReason::TokenExpired => Rest::Deliver,
             _ => Rest::Drop,
         };
-        connection.say_last(rest, notice.into_iter().chain(frame::close(reason)), now.instant);
+        connection.say_last(rest, notice.into_iter().chain(goodbye), now.instant);
         self.connections.note_patient(index);
         self.connections.linger(index, now.instant);
         for place in places {

@@ -1,6 +1,7 @@
 //! Devices: their bytes and frames, and the answers that they get at once.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -59,6 +60,37 @@ impl<S: Socket> Residents<S> {
             gone += 1;
         }
         gone
+    }
+
+    /// Closes up to `most` connections with 4005: those with one room, which `url_of` has a URL for. Returns
+    /// the number of closed connections.
+    ///
+    /// A connection younger than [`ELSEWHERE_INTERVAL`](roomcast_core::limits::ELSEWHERE_INTERVAL) stays: a
+    /// device that comes back all the same is served for so long.
+    pub fn send_elsewhere(
+        &mut self,
+        url_of: &dyn Fn(&RoomName) -> Option<Arc<str>>,
+        most: u32,
+        now: Now,
+    ) -> u32 {
+        let mut goes = Vec::new();
+        for placed in self.segments.iter() {
+            if goes.len() >= most as usize {
+                break;
+            }
+            let Some(url) = url_of(placed.segment.room()) else { continue };
+            let old = placed.segment.connections().filter(|index| self.connections.is_old(*index));
+            // Another room of the device may have its home here.
+            let alone = old.filter(|index| {
+                let connection = &self.connections[*index];
+                connection.places.len() == 1 && connection.deferred.is_empty() && connection.closing.is_none()
+            });
+            goes.extend(alone.take(most as usize - goes.len()).map(|index| (index, Arc::clone(&url))));
+        }
+        for (index, url) in &goes {
+            self.send_away(*index, url, now);
+        }
+        u32::try_from(goes.len()).unwrap_or(most)
     }
 
     /// Cuts the connection because of a defect of the engine.

@@ -22,6 +22,7 @@ impl<S: Socket> Residents<S> {
             return;
         }
         self.connections.next_sweep = now.instant + SWEEP_INTERVAL;
+        self.connections.age(now.instant);
         let waiting = self.connections.waiting();
         let overdue = waiting.filter_map(|(index, waits)| Some((index, waits.overdue(now.instant)?)));
         let mut overdue: Vec<(u32, CloseReason)> = overdue.collect();
