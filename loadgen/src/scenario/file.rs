@@ -375,6 +375,7 @@ mod tests {
              ttl=9,arrivals={burst={every=5}}}",
             "storms=[{at=1,share=0.5,back_within=2}]",
             "faults=[{at=1,run=\"true\"}]",
+            "doors.viewer=[\"ws://127.0.0.1:1\"]",
         ];
         let all = Scenario::load(None, &sets.map(str::to_owned)).unwrap();
         let manual = include_str!("../../../docs/planning.md");
