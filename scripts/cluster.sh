@@ -63,10 +63,11 @@ node_port() {
 
 # The pid of a process that lives; nothing if it does not.
 pid_of() {
-    local pid
+    local pid command
     pid=$(cat "$state/$1.pid" 2>/dev/null) || return 0
-    # A pid may have gone to another program since.
-    if [[ $(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") == *"$(program_of "$1")"* ]]; then
+    command=$({ tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null) || return 0
+    # A pid may have gone to another program since. At its start a process is a copy of this script.
+    if [[ $command == *"$(program_of "$1")"* || $command == *cluster.sh* ]]; then
         echo "$pid"
     fi
 }
@@ -100,7 +101,7 @@ await() {
 write_nats_conf() {
     local n=$1 other routes=""
     for other in 1 2 3; do
-        routes+=" nats://127.0.0.1:$(routes_port "$other")"
+        routes+="${routes:+, }\"nats://127.0.0.1:$(routes_port "$other")\""
     done
     cat >"$state/nats-$n.conf" <<EOF
 server_name: nats-$n
@@ -108,7 +109,7 @@ listen: "127.0.0.1:$(nats_port "$n")"
 http: "127.0.0.1:$(monitor_port "$n")"
 # A message is acknowledged when it is on the disks, and not up to two minutes before.
 jetstream { store_dir: "$state/nats-$n", max_file_store: 100GB, sync_interval: always }
-cluster { name: roomcast, listen: "127.0.0.1:$(routes_port "$n")", routes: [$routes ] }
+cluster { name: roomcast, listen: "127.0.0.1:$(routes_port "$n")", routes: [ $routes ] }
 # What a node needs with its messages, and what it may ask of the servers themselves.
 accounts {
     ROOMCAST { jetstream: enabled, users: [ { user: roomcast, password: roomcast } ] }
@@ -127,6 +128,8 @@ start_nats() {
     write_nats_conf "$n"
     setsid "$(cat "$state/nats-server")" --config "$state/nats-$n.conf" >>"$state/nats-$n.log" 2>&1 &
     echo $! >"$state/nats-$n.pid"
+    # Its end is told below, and not by the shell.
+    disown
 }
 
 start_node() {
@@ -140,6 +143,7 @@ start_node() {
         --publisher-listen "127.0.0.1:$((at + 1))" --ops-listen "127.0.0.1:$((at + 2))" \
         >>"$state/node-$n.log" 2>&1 &
     echo $! >"$state/node-$n.pid"
+    disown
 }
 
 start() {
