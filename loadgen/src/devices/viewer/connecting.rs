@@ -19,6 +19,8 @@ const ATTEMPTS_MAX: u8 = 5;
 const ROUTE_AGAIN_NS: u64 = 20_000_000;
 /// Wait between a failed attempt and the next, times the attempts so far.
 const RETRY_AFTER_NS: u64 = 200_000_000;
+/// The reason of a close without room for the URL.
+const NAME_ELSEWHERE: &str = "elsewhere";
 /// Kernel buffer of a stalling, slow or dying device. In a larger buffer the silence would go
 /// unnoticed.
 const STALLING_RECEIVE_BYTES: usize = 4 * 1024;
@@ -75,6 +77,8 @@ impl Devices {
         let door = match viewer_door(url).map(|door| self.doors.learn(&door)) {
             Ok(Some(door)) => door,
             Ok(None) => return self.lose(index, "sent to one door too many"),
+            // A URL that is too long for a close frame.
+            Err(_) if url == NAME_ELSEWHERE => self.doors.after(self.devices[index].door),
             Err(reason) => {
                 self.watch.broke(
                     Kind::Unexpected,

@@ -420,11 +420,16 @@ impl Watch {
             && self.streams.as_ref().is_none_or(|streams| streams.is_level(track.place, seat, head))
     }
 
-    /// A life of the device's room that began after the device's own, if messages were sent there.
+    /// A life of the device's room with later batches than the device's own life.
     fn later_life(&self, track: Track, seat: Seat) -> Option<&WatchedRoom> {
+        // Nearly every room has one life, in its own place.
+        if self.lives.len() == self.rooms {
+            return None;
+        }
         let room = self.lives[seat.place].seen.room;
-        let later = self.lives.iter().skip(self.rooms.max(track.life as usize + 1));
-        later.filter(|life| life.seen.room == room).find(|life| life.newest_seq > 0)
+        let own = &self.lives[track.life as usize].seen;
+        let is_later = |life: &&WatchedRoom| life.seen.room == room && life.seen.last_ns > own.last_ns;
+        self.lives.iter().find(is_later)
     }
 
     /// The sum of all rooms' newest batches. The sum grows whenever a device hears of a new batch.
