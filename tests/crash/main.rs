@@ -1,6 +1,6 @@
 //! T1 and T2: a node is killed under load, again and again, and once more with its disk cut off as by a loss
 //! of power. The node keeps every message it has answered for, and every device that comes back applies each
-//! of them once.
+//! of them once. `homes` does the same to the nodes and to the NATS servers of a cluster.
 //!
 //! The test command does a few rounds. `ROOMCAST_KILLS=200` and `ROOMCAST_SHUTDOWNS=100` do many, with 20
 //! rooms of 100 devices, and look at times as well. 200 kills take 10 minutes; behind them the first messages
@@ -13,6 +13,7 @@ mod loopfs;
 mod support;
 
 mod full;
+mod homes;
 mod ledger;
 mod viewer;
 
@@ -30,6 +31,7 @@ use serde_json::{Value, json};
 use support::device::list;
 use support::{Doors, Folder, Process};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use viewer::Viewer;
 
@@ -79,7 +81,8 @@ impl Plan {
 #[derive(Debug, Clone)]
 struct Stage {
     plan: Plan,
-    doors: Doors,
+    /// The doors of all nodes.
+    doors: Vec<Doors>,
     ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -131,62 +134,92 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
     print(&format!("{test}: {} crashes, ROOMCAST_SEED={}", plan.crashes, plan.seed));
     let mut random = fastrand::Rng::with_seed(plan.seed);
     let mut node = Process::keeping(SHARDS, data, None).await;
-    let stage = Stage { plan: plan.clone(), doors: node.doors, ledger: Arc::default() };
-    let (goal, goal_known) = watch::channel(None);
-    let (stop, stopped) = watch::channel(false);
-    let rooms: Vec<String> = (0..plan.rooms).map(room_name).collect();
-    let mut viewers = Vec::new();
-    for (room, number) in rooms.iter().flat_map(|room| (0..plan.devices).map(move |number| (room, number))) {
-        let viewer = Viewer::new(room, number, stage.doors, random.fork());
-        viewers.push(tokio::spawn(viewer.live(goal_known.clone())));
-    }
-    let publishers: Vec<_> = rooms
-        .iter()
-        .map(|room| tokio::spawn(stage.clone().publish(room.clone(), random.fork(), stopped.clone())))
-        .collect();
+    let doors = node.doors;
+    let crowd = Crowd::gather(plan, vec![doors], &mut random);
     let mut restarts = Vec::new();
     for _ in 0..plan.crashes {
         sleep(Duration::from_millis(random.u64(plan.life_ms.clone()))).await;
         node.kill();
         after_kill();
         let began = roomcast::clock::now().instant;
-        node = Process::keeping(SHARDS, data, Some(stage.doors)).await;
+        node = Process::keeping(SHARDS, data, Some(doors)).await;
         restarts.push(began.elapsed());
     }
-    stop.send_replace(true);
-    for publisher in publishers {
-        publisher.await.unwrap();
-    }
-    let mut stored = BTreeMap::new();
-    let mut last = BTreeMap::new();
-    let by = roomcast::clock::now().instant + support::COMES_WITHIN;
-    for room in &rooms {
-        let found = stage.stored(room, by).await;
-        // The last message is never recalled: a recall would be later still.
-        last.insert(room.clone(), found.last_key_value().map_or(0, |(offset, _)| *offset));
-        stored.insert(room.clone(), found);
-    }
-    goal.send_replace(Some(last));
-    let mut ledger = std::mem::take(&mut *stage.ledger.lock().unwrap());
-    for room in &rooms {
-        ledger.check_store(room, &stored[room]);
-    }
-    let finished = timeout(LEVEL_WITHIN, join_all(viewers)).await;
-    let finished =
-        finished.unwrap_or_else(|_| panic!("I2: not every device is level within {LEVEL_WITHIN:?}"));
-    for (viewer, room) in finished.into_iter().zip(rooms.iter().flat_map(|room| vec![room; plan.devices])) {
-        ledger.check_viewer(&viewer.unwrap(), &stored[room]);
-    }
-    for room in &rooms {
-        for offset in stored[room].keys().rev().take(20) {
-            ledger.check_receipt(&stage.doors.receipt(room, *offset).await, plan.devices as u64);
+    crowd.judge(test, plan, ("restart to listening", restarts)).await;
+}
+
+/// The users of the nodes while a test lasts.
+struct Crowd {
+    stage: Stage,
+    rooms: Vec<String>,
+    viewers: Vec<JoinHandle<Viewer>>,
+    publishers: Vec<JoinHandle<()>>,
+    goal: watch::Sender<Option<BTreeMap<String, u64>>>,
+    stop: watch::Sender<bool>,
+}
+
+impl Crowd {
+    /// Devices and a publisher for each room, at the doors of all nodes.
+    fn gather(plan: &Plan, doors: Vec<Doors>, random: &mut fastrand::Rng) -> Self {
+        let stage = Stage { plan: plan.clone(), doors, ledger: Arc::default() };
+        let (goal, goal_known) = watch::channel(None);
+        let (stop, stopped) = watch::channel(false);
+        let rooms: Vec<String> = (0..plan.rooms).map(room_name).collect();
+        let mut viewers = Vec::new();
+        for (room, number) in
+            rooms.iter().flat_map(|room| (0..plan.devices).map(move |number| (room, number)))
+        {
+            let viewer = Viewer::new(room, number, stage.doors.clone(), random.fork());
+            viewers.push(tokio::spawn(viewer.live(goal_known.clone())));
         }
+        let publish =
+            |room: &String| tokio::spawn(stage.clone().publish(room.clone(), random.fork(), stopped.clone()));
+        let publishers = rooms.iter().map(publish).collect();
+        Self { stage, rooms, viewers, publishers, goal, stop }
     }
-    verdict(test, plan, ledger, restarts);
+
+    /// Ends the publishing, waits for the devices, and holds everything against the answers. `waits` are times of
+    /// the nodes, and their name.
+    async fn judge(self, test: &str, plan: &Plan, waits: (&str, Vec<Duration>)) {
+        let Self { stage, rooms, viewers, publishers, goal, stop } = self;
+        stop.send_replace(true);
+        for publisher in publishers {
+            publisher.await.unwrap();
+        }
+        let mut stored = BTreeMap::new();
+        let mut last = BTreeMap::new();
+        let by = roomcast::clock::now().instant + support::COMES_WITHIN;
+        for room in &rooms {
+            let found = stage.stored(room, by).await;
+            // The last message is never recalled: a recall would be later still.
+            last.insert(room.clone(), found.last_key_value().map_or(0, |(offset, _)| *offset));
+            stored.insert(room.clone(), found);
+        }
+        goal.send_replace(Some(last));
+        let mut ledger = std::mem::take(&mut *stage.ledger.lock().unwrap());
+        for room in &rooms {
+            ledger.check_store(room, &stored[room]);
+        }
+        let finished = timeout(LEVEL_WITHIN, join_all(viewers)).await;
+        let finished =
+            finished.unwrap_or_else(|_| panic!("I2: not every device is level within {LEVEL_WITHIN:?}"));
+        for (viewer, room) in finished.into_iter().zip(rooms.iter().flat_map(|room| vec![room; plan.devices]))
+        {
+            ledger.check_viewer(&viewer.unwrap(), &stored[room]);
+        }
+        // A device that went to another node is counted there as well, until its old connection ends.
+        let devices_max = (plan.devices * stage.doors.len()) as u64;
+        for room in &rooms {
+            for offset in stored[room].keys().rev().take(20) {
+                ledger.check_receipt(&stage.doors[0].receipt(room, *offset).await, devices_max);
+            }
+        }
+        verdict(test, plan, ledger, waits);
+    }
 }
 
 /// Prints the figures, and fails if a promise was broken.
-fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, mut restarts: Vec<Duration>) {
+fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, waits: (&str, Vec<Duration>)) {
     let durable = ledger.durable_messages();
     print(&format!(
         "{test}: {durable} messages answered for, {} applied by {} devices, {} duplicates on the wire, \
@@ -197,7 +230,8 @@ fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, mut restarts: Vec<Durati
         ledger.returns,
         ledger.gaps,
     ));
-    print(&format!("{test}: restart to listening: {}", percentiles(&mut restarts)));
+    let (name, mut times) = waits;
+    print(&format!("{test}: {name}: {}", percentiles(&mut times)));
     print(&format!("{test}: answer or return to applied: {}", percentiles(&mut ledger.lags)));
     let late = ledger.lags.iter().filter(|lag| **lag > APPLIED_WITHIN).count();
     if plan.is_timed && late > 0 {
@@ -215,9 +249,16 @@ fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, mut restarts: Vec<Durati
 }
 
 impl Stage {
+    /// The doors of the node for the next request. Each attempt goes to the next node.
+    fn node(&self, turn: &mut usize) -> Doors {
+        *turn += 1;
+        self.doors[*turn % self.doors.len()]
+    }
+
     /// Publishes to a room until the stop, each message until its outcome is known.
     async fn publish(self, room: String, mut random: fastrand::Rng, stopped: watch::Receiver<bool>) {
         let mut number = 0;
+        let mut turn = 0;
         while !*stopped.borrow() {
             let mut waiting: Vec<Value> = (0..random.usize(1..=3))
                 .map(|_| {
@@ -228,22 +269,22 @@ impl Stage {
                 .collect();
             self.note(&room, &waiting, Outcome::Unknown);
             if random.u8(..) < 10 {
-                self.publish_what_is_refused(&room, number).await;
+                self.publish_what_is_refused(&room, number, &mut turn).await;
             }
             while !waiting.is_empty() {
                 let chat = json!({"type": "chat", "payload": number});
                 let mut messages = vec![chat.clone()];
                 messages.extend(waiting.iter().cloned());
                 messages.push(chat);
-                let answer =
-                    self.doors.publisher_door().try_publish(&room, &json!({ "messages": messages })).await;
+                let door = self.node(&mut turn).publisher_door();
+                let answer = door.try_publish(&room, &json!({ "messages": messages })).await;
                 match answer.filter(|answer| answer.status != 503) {
                     Some(answer) => self.settle(&mut waiting, &answer),
                     None => sleep(Duration::from_millis(random.u64(5..50))).await,
                 }
             }
             if random.u8(..) < 25 {
-                self.recall(&room, number, &mut random).await;
+                self.recall(&room, number, &mut turn, &mut random).await;
             }
             sleep(self.plan.pause().mul_f64(random.f64() * 2.0)).await;
         }
@@ -281,12 +322,12 @@ impl Stage {
     }
 
     /// One good message beside a bad one: no device may ever see either.
-    async fn publish_what_is_refused(&self, room: &str, number: u64) {
+    async fn publish_what_is_refused(&self, room: &str, number: u64, turn: &mut usize) {
         let good = json!({"type": "coupon", "payload": "refused", "id": format!("{room}-{number}-refused")});
         let bad = json!({"type": "coupon", "payload": 1, "ttl_ms": 1});
         self.note(room, std::slice::from_ref(&good), Outcome::Refused);
         let request = json!({"messages": [good, bad]});
-        if let Some(answer) = self.doors.publisher_door().try_publish(room, &request).await {
+        if let Some(answer) = self.node(turn).publisher_door().try_publish(room, &request).await {
             assert!(answer.status == 400 || answer.status == 503, "{answer:?}");
         }
     }
@@ -297,7 +338,7 @@ impl Stage {
         let mut stored = BTreeMap::new();
         let mut after: Option<String> = None;
         loop {
-            let page = self.doors.pull(room, after.as_deref()).await;
+            let page = self.doors[0].pull(room, after.as_deref()).await;
             for message in list(&page, "reliable") {
                 let offset = message["offset"].as_u64().unwrap();
                 stored.insert(offset, (name_of(&message), message["payload"].clone()));
@@ -312,14 +353,15 @@ impl Stage {
     }
 
     /// Recalls a message that was answered for.
-    async fn recall(&self, room: &str, number: u64, random: &mut fastrand::Rng) {
+    async fn recall(&self, room: &str, number: u64, turn: &mut usize, random: &mut fastrand::Rng) {
         let id = format!("{room}-{number}");
         let Outcome::Durable { offset, .. } = self.ledger.lock().unwrap().published[&id].outcome else {
             return;
         };
         let path = format!("/v1/rooms/{room}/reliable/{offset}");
         loop {
-            let answer = self.doors.publisher_door().try_request("DELETE", &path, &[], b"").await;
+            let door = self.node(turn).publisher_door();
+            let answer = door.try_request("DELETE", &path, &[], b"").await;
             let answer = answer.filter(|answer| answer.status != 503);
             let recall =
                 answer.as_ref().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());

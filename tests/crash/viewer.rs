@@ -31,7 +31,9 @@ pub(crate) struct Viewer {
     pub(crate) name: String,
     room: String,
     encoding: Encoding,
-    doors: Doors,
+    /// The doors of all nodes. Each connection goes to the next node.
+    doors: Vec<Doors>,
+    turn: usize,
     random: fastrand::Rng,
     /// Half of its acknowledgements get lost.
     loses_acks: bool,
@@ -60,12 +62,13 @@ fn now() -> Moment {
 struct Broken;
 
 impl Viewer {
-    pub(crate) fn new(room: &str, number: usize, doors: Doors, mut random: fastrand::Rng) -> Self {
+    pub(crate) fn new(room: &str, number: usize, doors: Vec<Doors>, mut random: fastrand::Rng) -> Self {
         Self {
             name: format!("{room}/{number}"),
             room: room.to_owned(),
             encoding: Encoding::ALL[number % Encoding::ALL.len()],
             doors,
+            turn: number,
             loses_acks: random.u8(..) < 50,
             is_restless: random.u8(..) < 50,
             old: None,
@@ -92,7 +95,8 @@ impl Viewer {
             let query = format!("device={}{}", self.name.replace('/', "."), cursor.unwrap_or_default());
             let handshake = Handshake::new(self.encoding).query(query);
             self.joined_at = roomcast::clock::now().instant;
-            match Box::pin(Device::try_join(&self.doors, &self.room, handshake)).await {
+            self.turn += 1;
+            match Box::pin(Device::try_join(&self.node(), &self.room, handshake)).await {
                 Ok(mut device) => {
                     self.returns += 1;
                     // Every kind of end is the same: the device comes back.
@@ -105,6 +109,11 @@ impl Viewer {
         self
     }
 
+    /// The doors of the node of the present connection.
+    fn node(&self) -> Doors {
+        self.doors[self.turn % self.doors.len()]
+    }
+
     fn is_done(&self, goal: &Goal) -> bool {
         let at = self.cursor.as_ref().map_or(0, |(_, offset)| *offset);
         goal.borrow().as_ref().is_some_and(|goal| at >= goal[&self.room])
@@ -114,7 +123,6 @@ impl Viewer {
     async fn follow(&mut self, device: &mut Device, goal: &mut Goal) -> Result<(), Broken> {
         self.ack_at = None;
         let welcome = device.welcome.take();
-        self.greet(&welcome);
         self.take(&welcome).await?;
         let life =
             Duration::from_millis(if self.is_restless { self.random.u64(300..3000) } else { 3_600_000 });
@@ -160,6 +168,11 @@ impl Viewer {
     }
 
     async fn take(&mut self, frame: &Value) -> Result<(), Broken> {
+        // Another node has taken the room over: the device is in a new life of the room from here on.
+        if frame["kind"] == "welcome" {
+            self.joined_at = roomcast::clock::now().instant;
+            self.greet(frame);
+        }
         if let Some(room) = frame["room"].as_str()
             && room != self.room
         {
@@ -182,7 +195,7 @@ impl Viewer {
         loop {
             let (epoch, offset) = self.cursor.clone().ok_or(Broken)?;
             let path = format!("/v1/rooms/{}/reliable?after={epoch}:{offset}", self.room);
-            let answer = self.doors.viewer_door().try_request("GET", &path, &[], b"").await;
+            let answer = self.node().viewer_door().try_request("GET", &path, &[], b"").await;
             let page = answer.filter(|answer| answer.status == 200).ok_or(Broken)?;
             let page: Value = serde_json::from_slice(&page.body).map_err(|_| Broken)?;
             self.greet(&page);

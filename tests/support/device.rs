@@ -28,6 +28,8 @@ pub(crate) struct Device {
     pub(crate) subprotocol: Option<String>,
     /// Room -> its newest seq, for each room that the device is a member of.
     seqs: BTreeMap<String, u64>,
+    /// Room -> the run of its welcome.
+    runs: BTreeMap<String, Value>,
     /// Pieces of history in the order of arrival, apart from all other frames.
     pub(crate) pieces: Vec<Value>,
 }
@@ -104,7 +106,8 @@ impl Device {
         let subprotocol = subprotocol.map(|chosen| chosen.to_str().unwrap().to_owned());
         let welcome = Value::Null;
         let seqs = BTreeMap::new();
-        let mut device = Self { socket, encoding, welcome, subprotocol, seqs, pieces: Vec::new() };
+        let runs = BTreeMap::new();
+        let mut device = Self { socket, encoding, welcome, subprotocol, seqs, runs, pieces: Vec::new() };
         device.welcome = match device.hear().await {
             Heard::Frame(welcome) => welcome,
             Heard::Closed(_) | Heard::Ended => return Err(Error::ConnectionClosed),
@@ -170,7 +173,10 @@ impl Device {
         let seq = frame["seq"].as_u64().unwrap_or(0);
         match frame["kind"].as_str().unwrap() {
             "welcome" => {
-                assert_eq!(self.seqs.insert(room(), seq), None, "a second welcome: {frame}");
+                // Another node that takes the room over welcomes its members anew, to a run of its own.
+                let run = self.runs.insert(room(), frame["run"].clone());
+                let before = self.seqs.insert(room(), seq);
+                assert!(before.is_none() || run != Some(frame["run"].clone()), "a second welcome: {frame}");
             }
             "batch" => {
                 let before = self.seqs.get_mut(&room()).unwrap_or_else(|| panic!("not joined: {frame}"));
@@ -185,7 +191,10 @@ impl Device {
                 let seqs: Vec<u64> = seqs.collect();
                 assert!(seqs.is_sorted() && seqs.iter().all(|seq| seq <= held), "{seqs:?} at {held}");
             }
-            "left" | "closed" => drop(self.seqs.remove(&room())),
+            "left" | "closed" => {
+                self.seqs.remove(&room());
+                self.runs.remove(&room());
+            }
             _ => {}
         }
     }
@@ -207,6 +216,15 @@ impl Device {
             }
             assert_eq!(frame["kind"], "batch", "{frame} before {kind}");
         }
+    }
+
+    /// The welcome of a node that takes the room over; batches of the former run may come before it.
+    pub(crate) async fn rewelcome(&mut self) -> Value {
+        let welcome = self.notice("welcome").await;
+        assert_ne!(welcome["run"], self.welcome["run"], "{welcome}");
+        assert_eq!(welcome["epoch"], self.welcome["epoch"], "{welcome}");
+        assert!(welcome["reset"].is_null(), "{welcome}");
+        welcome
     }
 
     /// The next batch with a publisher's message, increment or merge, without the audience.

@@ -17,11 +17,13 @@ use roomcast::server::Server;
 use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+pub(crate) mod cluster;
 pub(crate) mod device;
 pub(crate) mod process;
 pub(crate) mod publisher;
 pub(crate) mod raw;
 
+pub(crate) use cluster::Cluster;
 pub(crate) use device::{Device, Handshake, Heard};
 pub(crate) use process::Process;
 pub(crate) use publisher::{Answer, Door};

@@ -64,6 +64,24 @@ impl Assignment {
         self.seats().into_iter().map(move |room| u32::try_from(place(room)).unwrap_or(u32::MAX))
     }
 
+    /// The first door of each of this worker's devices among `doors`: the devices of each room are spread
+    /// evenly, and the first devices of all rooms, too.
+    pub(crate) fn first_doors(&self, doors: usize) -> impl Iterator<Item = usize> {
+        let seating = self.seating();
+        let mut next: Vec<usize> = (0..self.plan.rooms as usize).collect();
+        let Self { plan, worker, workers, .. } = self;
+        let worker = *worker;
+        let workers = *workers;
+        // One door needs no count over all devices.
+        let all = if doors > 1 { 0..plan.devices } else { 0..0 };
+        let spread = all.filter_map(move |device| {
+            let next = &mut next[seating.room_of(device) as usize];
+            *next += 1;
+            (device % workers == worker).then_some((*next - 1) % doors)
+        });
+        spread.chain(std::iter::repeat_n(0, if doors > 1 { 0 } else { self.own_devices() as usize }))
+    }
+
     /// The number in the run of this worker's device at `index`.
     pub(crate) fn number(&self, index: usize) -> u32 {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
@@ -140,6 +158,24 @@ mod tests {
         let numbers: Vec<u32> =
             (0..3).flat_map(|worker| (0..3).map(move |index| assignment(worker).number(index))).collect();
         assert_eq!(numbers, [0, 3, 6, 1, 4, 7, 2, 5, 8]);
+    }
+
+    #[test]
+    fn the_devices_of_each_room_are_spread_over_the_doors() {
+        let mut plan = resolve("--devices 60 --rooms 4").unwrap();
+        plan.audience = Audience::steady(60);
+        let mut spread = std::collections::BTreeMap::new();
+        for worker in 0..3 {
+            let ours = Assignment { plan: plan.clone(), ..assignment(worker) };
+            let doors: Vec<usize> = ours.first_doors(2).collect();
+            assert_eq!(doors.len(), 20);
+            for (index, door) in doors.into_iter().enumerate() {
+                *spread.entry((ours.seating().room_of(ours.number(index)), door)).or_insert(0) += 1;
+            }
+            assert!(ours.first_doors(1).eq([0; 20]));
+        }
+        assert_eq!(spread.len(), 8, "{spread:?}");
+        assert!(spread.values().all(|devices| (7..=8).contains(devices)), "{spread:?}");
     }
 
     #[test]

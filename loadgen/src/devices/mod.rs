@@ -3,6 +3,7 @@
 
 pub(crate) mod assignment;
 pub(crate) mod copies;
+mod doors;
 pub(crate) mod errands;
 pub(crate) mod known;
 pub(crate) mod moves;

@@ -20,6 +20,12 @@ pub(crate) struct Moves {
     pub(crate) storm_cuts: u64,
     /// Ends of connections with a planned return.
     pub(crate) absences: u64,
+    /// Closes that name another door. The device comes back there.
+    #[serde(default)]
+    pub(crate) sent_elsewhere: u64,
+    /// Welcomes on a connection with a welcome before: another node took the room over.
+    #[serde(default)]
+    pub(crate) rewelcomes: u64,
 }
 
 impl fmt::Display for Moves {
@@ -28,19 +34,23 @@ impl fmt::Display for Moves {
         if *self == Self::default() {
             return Ok(());
         }
-        let Self { joins, leaves, hops, deaths, storm_cuts, absences } = self;
-        writeln!(
+        let Self { joins, leaves, hops, deaths, storm_cuts, absences, sent_elsewhere, rewelcomes } = self;
+        write!(
             f,
             "moves        {joins} joins, {leaves} leaves, {hops} hops, {deaths} deaths, \
-             {storm_cuts} cuts in storms, {absences} \
-             absences"
-        )
+             {storm_cuts} cuts in storms, {absences} absences"
+        )?;
+        // Only several nodes send devices to each other, or take rooms over.
+        if sent_elsewhere + rewelcomes > 0 {
+            write!(f, ", {sent_elsewhere} sent elsewhere, {rewelcomes} re-welcomes")?;
+        }
+        writeln!(f)
     }
 }
 
 impl Moves {
     /// Adds the moves of another worker's devices.
     pub(crate) fn add(&mut self, other: Self) {
-        add_fields!(self, other; joins, leaves, hops, deaths, storm_cuts, absences);
+        add_fields!(self, other; joins, leaves, hops, deaths, storm_cuts, absences, sent_elsewhere, rewelcomes);
     }
 }

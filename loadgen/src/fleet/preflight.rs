@@ -108,7 +108,7 @@ impl MachineNeed {
     /// `None` when all devices are elsewhere.
     fn of(plan: &Plan) -> Option<Self> {
         let target = &plan.target;
-        let sources = (!target.viewer_door.is_loopback()).then_some((target.sources.len() as u64).max(1));
+        let sources = (!target.is_loopback()).then_some((target.sources.len() as u64).max(1));
         let workers_min = u64::from(target.workers);
         target.remote_workers.is_empty().then_some(Self {
             devices: plan.devices.into(),

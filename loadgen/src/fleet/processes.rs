@@ -80,7 +80,7 @@ pub(crate) struct Fleet {
     words: Receiver<HeardWord>,
     /// Shared with other threads, which may ask while this thread waits.
     pub(crate) latest: Latest,
-    viewer_door: Door,
+    viewer_doors: Vec<Door>,
 }
 
 struct Worker {
@@ -103,8 +103,8 @@ impl Fleet {
     pub(crate) fn start(plan: &Plan) -> Result<Self, RunError> {
         let workers = workers_for(plan).map_err(RunError::Usage)?;
         let (sender, words) = sync_channel(WORDS_MAX);
-        let viewer_door = plan.target.viewer_door.clone();
-        let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default(), viewer_door };
+        let viewer_doors = plan.target.viewer_doors.clone();
+        let mut fleet = Self { workers: Vec::new(), words, latest: Latest::default(), viewer_doors };
         // Each run draws its own addresses, so lingering ports of the last run are not in the way.
         let subnet = fastrand::u8(1..=250);
         for worker in 0..workers {
@@ -169,7 +169,8 @@ impl Fleet {
     }
 
     fn at_door(&self, reason: &str) -> RunError {
-        RunError::Target(format!("viewer door {}: {reason}", self.viewer_door))
+        let doors: Vec<String> = self.viewer_doors.iter().map(ToString::to_string).collect();
+        RunError::Target(format!("viewer door {}: {reason}", doors.join(", ")))
     }
 
     /// The trouble behind an unexpected word.
@@ -412,8 +413,8 @@ mod tests {
         said.into_iter().for_each(|heard| sender.send(heard).unwrap());
         let place = |_| WorkerAt::Here(Command::new("true").spawn().unwrap());
         let workers = (0..2).map(place).map(|place| Worker { place, orders: None }).collect();
-        let viewer_door = "ws://127.0.0.1:7600".parse().unwrap();
-        Fleet { workers, words, latest: Latest::default(), viewer_door }
+        let viewer_doors = vec!["ws://127.0.0.1:7600".parse().unwrap()];
+        Fleet { workers, words, latest: Latest::default(), viewer_doors }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 pub(crate) mod ages;
 mod counter;
+mod lives;
 mod published;
 mod reliable;
 mod seen;
@@ -17,6 +18,7 @@ mod verdict;
 mod violation;
 
 pub(crate) use counter::check_counter;
+pub(crate) use lives::check_lives;
 pub(crate) use published::{Outcome, Published};
 pub(crate) use reliable::{
     APPLY_AGE_MAX_NS, ApplyTimes, Stored, check_stored, check_stream, slow_apply_age_max_ns,
@@ -24,5 +26,5 @@ pub(crate) use reliable::{
 pub(crate) use seen::{Claim, Numbers, RoomSeen, Told};
 pub(crate) use stream::{StreamSeen, What};
 pub(crate) use tally::{Tally, add_fields};
-pub(crate) use verdict::{Account, Case, check, check_one_life};
+pub(crate) use verdict::{Account, Case, check};
 pub(crate) use violation::{Kind, Violations};

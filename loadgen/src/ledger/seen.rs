@@ -126,6 +126,10 @@ pub(crate) struct RoomSeen {
     pub(crate) room: u32,
     /// The `run` of every frame; empty until a welcome came.
     pub(crate) run: String,
+    /// Time of the first welcome; 0: none came.
+    pub(crate) first_ns: u64,
+    /// Time of the last batch; 0: none came.
+    pub(crate) last_ns: u64,
     /// By place of the type in the mix.
     pub(crate) types: Vec<TypeSeen>,
     /// Devices by the seq of their welcome.
@@ -167,7 +171,10 @@ impl RoomSeen {
         // A room just made for the merge has no run yet.
         if self.run.is_empty() {
             self.run = other.run;
+            self.first_ns = other.first_ns;
         }
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
         for (mine, other) in self.types.iter_mut().zip(other.types) {
             for (seq, numbers) in other.batches {
                 if *mine.batches.entry(seq).or_insert_with(|| numbers.clone()) != numbers {

@@ -40,7 +40,7 @@ impl Spent {
     }
 }
 
-/// A reading of the node's counters.
+/// A reading of the counters of the node, or of all nodes together.
 #[derive(Debug)]
 pub(crate) struct Meter {
     cpu_us: u64,
@@ -75,12 +75,15 @@ impl Meter {
     }
 
     fn take(plan: &Plan, age_max: Duration) -> Result<Self, String> {
-        let door = &plan.target.ops_door;
-        let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN], age_max)?;
-        let cpu_us =
-            cpu_us.ok_or_else(|| format!("operator door {door}: no {PROCESSOR_TIME} in /metrics"))?;
-        // A node without this counter has let nobody in, as far as can be told.
-        Ok(Self { cpu_us, joins: joins.unwrap_or(0), at_ns: monotonic_ns() })
+        let mut sum = Self { cpu_us: 0, joins: 0, at_ns: 0 };
+        for door in &plan.target.ops_doors {
+            let [cpu_us, joins] = door.metrics([PROCESSOR_TIME, LET_IN], age_max)?;
+            let none = || format!("operator door {door}: no {PROCESSOR_TIME} in /metrics");
+            sum.cpu_us += cpu_us.ok_or_else(none)?;
+            // A node without this counter has let nobody in, as far as can be told.
+            sum.joins += joins.unwrap_or(0);
+        }
+        Ok(Self { at_ns: monotonic_ns(), ..sum })
     }
 }
 
@@ -121,8 +124,8 @@ impl CpuFigures {
                 return Err("the end of the run left no time for a floor".into());
             }
             // The floor of this machine says nothing about another.
-            if !plan.target.viewer_door.is_loopback() {
-                return Err(format!("the node at {} is not on this machine", plan.target.viewer_door));
+            if !plan.target.is_loopback() {
+                return Err(format!("the node at {} is not on this machine", plan.target.viewer_door()));
             }
             Floor::measure(FloorShape { devices: shape.devices.min(devices_per_process()?), ..shape })
         });

@@ -84,6 +84,16 @@ impl NodeReading {
         has_cpu.then_some(reading)
     }
 
+    /// Adds another node's reading; of ladders the highest counts.
+    fn add(&mut self, other: &Self) {
+        self.cpu_us += other.cpu_us;
+        self.resident_bytes += other.resident_bytes;
+        self.connections += other.connections;
+        self.accepted += other.accepted;
+        self.frames += other.frames;
+        self.ladder_step = self.ladder_step.max(other.ladder_step);
+    }
+
     /// The counters' growth. A restarted node counts from 0.
     fn grown_since(&self, before: &Self) -> Self {
         // Any counter that fell shows a restart.
@@ -96,6 +106,45 @@ impl NodeReading {
             frames: self.frames - from.frames,
             ..*self
         }
+    }
+}
+
+/// The readings of all nodes as one. A node that is silent for a while, or begins anew, does not make the
+/// counters fall.
+#[derive(Debug)]
+struct NodesReading {
+    doors: Vec<Door>,
+    /// The last reading of each node.
+    last: Vec<NodeReading>,
+    /// The counters' growth so far.
+    grown: NodeReading,
+}
+
+impl NodesReading {
+    fn of(doors: Vec<Door>) -> Self {
+        Self { last: vec![NodeReading::default(); doors.len()], doors, grown: NodeReading::default() }
+    }
+
+    /// `None` while no node answers.
+    fn read(&mut self) -> Option<NodeReading> {
+        let answers: Vec<_> = self.doors.iter().map(|door| door.read("/metrics").ok()).collect();
+        self.sum(answers.iter().map(|metrics| NodeReading::of(metrics.as_deref()?)))
+    }
+
+    /// Adds up the readings of the nodes, in the order of the doors.
+    fn sum(&mut self, readings: impl Iterator<Item = Option<NodeReading>>) -> Option<NodeReading> {
+        let mut present = NodeReading::default();
+        let mut any = false;
+        for (last, reading) in self.last.iter_mut().zip(readings) {
+            let Some(reading) = reading else { continue };
+            present.add(&reading.grown_since(last));
+            *last = reading;
+            any = true;
+        }
+        let NodeReading { cpu_us, accepted, frames, .. } = present;
+        self.grown.add(&NodeReading { cpu_us, accepted, frames, ..NodeReading::default() });
+        let NodeReading { cpu_us, accepted, frames, .. } = self.grown;
+        any.then_some(NodeReading { cpu_us, accepted, frames, ..present })
     }
 }
 
@@ -205,16 +254,16 @@ impl Lately {
 impl ServerWatch {
     /// Starts reading on a thread of its own; times count from `start_ns`. A node without an answer, as
     /// during a restart, has no sample.
-    pub(crate) fn begin(door: Door, start_ns: u64) -> Self {
+    pub(crate) fn begin(doors: Vec<Door>, start_ns: u64) -> Self {
         let (stop, stopped) = channel();
-        let is_here = door.is_loopback();
+        let is_here = doors.iter().all(Door::is_loopback);
+        let mut nodes = NodesReading::of(doors);
         let lately = Lately(Arc::new(Mutex::new(Series::new(start_ns))));
         let told = lately.clone();
         let asking = std::thread::spawn(move || {
             loop {
                 let asked_ns = monotonic_ns();
-                let node = door.read("/metrics").ok().and_then(|metrics| NodeReading::of(&metrics));
-                if let Some(node) = node {
+                if let Some(node) = nodes.read() {
                     let kernel = is_here.then(Kernel::read).flatten();
                     told.0.lock().push(Timed { at_ns: monotonic_ns(), node, kernel });
                 }
@@ -326,6 +375,23 @@ mod tests {
     fn a_node_that_was_restarted_counts_from_nothing() {
         let samples = sampled(0, [at(1_000, 9_000_000, 500), at(3_000, 200_000, 600)]);
         assert_eq!((samples[0].cpu, samples[0].frames_per_s), (0.1, 300.0));
+    }
+
+    #[test]
+    fn nodes_are_added_up_and_one_that_dies_takes_nothing_back() {
+        let mut nodes = NodesReading::of(Vec::new());
+        nodes.last = vec![NodeReading::default(); 2];
+        let node = |cpu_us, connections| {
+            Some(NodeReading { cpu_us, connections, ladder_step: connections, ..NodeReading::default() })
+        };
+        let mut sum = |one, other| {
+            let sum = nodes.sum([one, other].into_iter());
+            sum.map(|sum| (sum.cpu_us, sum.connections, sum.ladder_step))
+        };
+        assert_eq!(sum(node(100, 3), node(50, 2)), Some((150, 5, 3)));
+        assert_eq!(sum(node(110, 3), None), Some((160, 3, 3)));
+        assert_eq!(sum(None, None), None);
+        assert_eq!(sum(node(120, 3), node(5, 1)), Some((175, 4, 3)), "the other began anew");
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(crate) struct MessageResult {
 }
 
 /// The codes of a 503 after which no message of the request may appear (docs/protocol.md, problems).
-const CODES_NOTHING_TAKEN: [&str; 4] = ["inbox_full", "rooms_full", "draining", "shed"];
+const CODES_NOTHING_TAKEN: [&str; 7] =
+    ["inbox_full", "rooms_full", "draining", "shed", "no_home", "not_home", "cluster_unreachable"];
 
 #[derive(Debug, Deserialize)]
 struct JsonProblem {
@@ -83,7 +84,7 @@ pub(crate) fn read_answer(received: &[u8], messages: usize) -> Result<Option<Pub
         (200..=299 | 429 | 503, Some(results)) => results,
         (400..=499, _) => refused(problem_code(body).unwrap_or_else(|| format!("http_{code}"))),
         (503, None) => {
-            // `shard_silent`, and the codes of a proxy in between, leave the fate of the request open.
+            // `shard_silent`, `node_silent`, and the codes of a proxy in between, leave the fate of the request open.
             let problem = problem_code(body).filter(|problem| CODES_NOTHING_TAKEN.contains(&&**problem));
             problem.map(refused).unwrap_or_default()
         }
@@ -212,7 +213,7 @@ mod tests {
         }
         let shed = r#"{"code":"shed","results":[{"result":"shed"}]}"#;
         assert_eq!(outcomes(&http(503, shed), 1), [Outcome::Refused]);
-        for body in [r#"{"code":"shard_silent"}"#, "{}", "busy"] {
+        for body in [r#"{"code":"shard_silent"}"#, r#"{"code":"node_silent"}"#, "{}", "busy"] {
             assert_eq!(outcomes(&http(503, body), 2), [], "{body}");
         }
         assert_eq!(outcomes(&http(500, r#"{"code":"inbox_full"}"#), 1), []);

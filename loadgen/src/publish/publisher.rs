@@ -5,6 +5,8 @@
 //! schedule, so the wait is in the figures. Such a wait is the node's, whose answers are late. A request
 //! leaving late with a free connection shows this machine's own lateness, which is recorded apart.
 //!
+//! Several doors are used in turn, each by the connections of its own.
+//!
 //! A connection carries one request at a time. Chat is sent once, because a message without an `id` cannot be
 //! repeated safely: without an answer the message is unknown. A reliable message is sent again with the same
 //! `id` until an answer comes (`attempts`).
@@ -135,6 +137,14 @@ impl Free {
         Self { slots: (0..slots).rev().collect(), since_ns: 0 }
     }
 
+    /// Takes out the most recently used slot that is `wanted`, or else the most recently used of all.
+    fn take(&mut self, wanted: impl Fn(usize) -> bool) -> Option<usize> {
+        match self.slots.iter().rposition(|slot| wanted(*slot)) {
+            Some(place) => Some(self.slots.remove(place)),
+            None => self.slots.pop(),
+        }
+    }
+
     fn give(&mut self, slot: usize, now_ns: u64) {
         if self.slots.is_empty() {
             self.since_ns = now_ns;
@@ -158,7 +168,9 @@ struct Flight {
 struct Publisher {
     poll: Poll,
     timer: TimerFd,
-    door: SocketAddr,
+    doors: Vec<SocketAddr>,
+    /// Attempts so far: each goes to the door after the last one's.
+    turn: usize,
     requests: Requests,
     connections: Vec<Option<Connection>>,
     free: Free,
@@ -187,7 +199,8 @@ pub(crate) fn publish(plan: &Plan, traffic: Traffic) -> std::io::Result<Outcomes
     let mut publisher = Publisher {
         poll,
         timer,
-        door: plan.target.publisher_door.address,
+        doors: plan.target.publisher_doors.iter().map(|door| door.address).collect(),
+        turn: 0,
         attempts: Attempts::new(traffic.attempts_max),
         requests: Requests::new(plan, traffic),
         connections: (0..IN_FLIGHT_MAX).map(|_| None).collect(),
@@ -223,12 +236,12 @@ impl Publisher {
             while !self.free.slots.is_empty()
                 && let Some(request) = self.attempts.take_due(now_ns)
             {
-                let Some(slot) = self.free.slots.pop() else { break };
+                let Some(slot) = self.next_slot() else { break };
                 self.outcomes.retried += 1;
                 self.leave(slot, request, now_ns);
             }
             while next < requests && schedule.request_due_ns(next) <= now_ns {
-                let Some(slot) = self.free.slots.pop() else { break };
+                let Some(slot) = self.next_slot() else { break };
                 self.send(slot, next);
                 next += 1;
                 // A burst takes time, and the lateness of its last request is part of the figures.
@@ -247,6 +260,13 @@ impl Publisher {
             }
         }
         Ok(())
+    }
+
+    /// Takes out a free slot: of the next door in turn, or of another door if that door's slots are all in
+    /// use.
+    fn next_slot(&mut self) -> Option<usize> {
+        self.turn = (self.turn + 1) % self.doors.len();
+        self.free.take(|slot| slot % self.doors.len() == self.turn)
     }
 
     /// A request waits for its answer or for its next attempt.
@@ -329,13 +349,14 @@ impl Publisher {
         }
         let Some(connection) = &mut self.connections[slot] else { return };
         connection.flight = Some((request, now_ns));
-        self.requests.write(&self.outcomes.published.schedule, request, connection.exchange.begin());
+        let door = slot % self.doors.len();
+        self.requests.write(&self.outcomes.published.schedule, request, door, connection.exchange.begin());
         self.flights.push_back(Flight { request, slot, sent_ns: now_ns });
         self.write(slot);
     }
 
     fn open(&self, slot: usize) -> std::io::Result<Connection> {
-        let mut stream = TcpStream::connect(self.door)?;
+        let mut stream = TcpStream::connect(self.doors[slot % self.doors.len()])?;
         // Nagle's algorithm would hold back a small request until the last answer's acknowledgement.
         stream.set_nodelay(true)?;
         self.poll.registry().register(&mut stream, Token(slot), Interest::READABLE | Interest::WRITABLE)?;
@@ -447,6 +468,14 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn doors_are_used_in_turn_and_one_with_all_slots_in_use_holds_up_nobody() {
+        let mut free = Free::all(6);
+        let mut take = |door: usize| free.take(|slot| slot % 3 == door);
+        assert_eq!([take(1), take(2), take(0), take(1)], [Some(1), Some(2), Some(0), Some(4)]);
+        assert_eq!([take(1), take(0), take(0)], [Some(3), Some(5), None], "of another door");
+    }
 
     #[test]
     fn waiting_for_an_answer_is_not_the_generators_lateness() {

@@ -9,6 +9,7 @@ use crate::scenario::mix::{Class, Load, ReliableTypes, type_seed};
 use crate::scenario::payload::{Payloads, reliable_seed};
 use crate::scenario::plan::{Plan, room_name};
 use crate::scenario::schedule::Schedule;
+use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 use crate::wire::http::authorization;
 
@@ -37,8 +38,9 @@ pub(crate) struct Requests {
     encoding: Encoding,
     traffic: Traffic,
     payloads: Payloads,
-    /// The head of each room's requests, up to the length of the body.
+    /// The head of each room's requests up to the length of the body, for the doors one after the other.
     heads: Vec<Vec<u8>>,
+    rooms: usize,
     body: Vec<u8>,
 }
 
@@ -47,8 +49,8 @@ impl Requests {
         let Plan { target, encoding, seed, .. } = plan;
         let bearer = authorization(target.publisher_key.as_deref());
         let content_type = encoding.content_type();
-        let host = &target.publisher_door.authority;
-        let head = |room: u32| {
+        let head = |(door, room): (&Door, u32)| {
+            let host = &door.authority;
             let room = room_name(&target.room_stem, room);
             format!(
                 "POST /v1/rooms/{room}/messages HTTP/1.1\r\nHost: {host}\r\n{bearer}Content-Type: {content_type}\r\n\
@@ -61,22 +63,23 @@ impl Requests {
             _ => type_seed(*seed, &traffic.load.type_name),
         };
         let payloads = Payloads::new(traffic.load.length, seed);
-        let heads = (0..plan.rooms).map(head).collect();
-        Self { encoding: *encoding, traffic, payloads, heads, body: Vec::new() }
+        let doors = target.publisher_doors.iter();
+        let heads = doors.flat_map(|door| (0..plan.rooms).map(move |room| (door, room))).map(head).collect();
+        Self { encoding: *encoding, traffic, payloads, heads, rooms: plan.rooms as usize, body: Vec::new() }
     }
 
     fn id(&self, number: u64) -> Option<String> {
         (self.traffic.load.class == Class::Reliable).then(|| self.payloads.id(number))
     }
 
-    /// Appends `request` to `out`.
-    pub(crate) fn write(&mut self, schedule: &Schedule, request: u64, out: &mut Vec<u8>) {
+    /// Appends `request` for the door at place `door` to `out`.
+    pub(crate) fn write(&mut self, schedule: &Schedule, request: u64, door: usize, out: &mut Vec<u8>) {
         self.body.clear();
         match self.encoding {
             Encoding::Json => self.write_json(schedule, request),
             Encoding::Proto => self.write_proto(schedule, request),
         }
-        out.extend_from_slice(&self.heads[schedule.room_of_request(request) as usize]);
+        out.extend_from_slice(&self.heads[door * self.rooms + schedule.room_of_request(request) as usize]);
         write!(out, "{}\r\n\r\n", self.body.len()).expect("writing to memory can't fail");
         out.extend_from_slice(&self.body);
     }

@@ -37,7 +37,7 @@ pub(crate) struct TypeReport {
     pub(crate) shed: BTreeMap<String, u64>,
     pub(crate) answered_merged: u64,
     /// The sum over rooms with devices, from devices present throughout; `given` of a counter is the last
-    /// total. Unless answers are unknown, `accepted` = `given` + `merged` + `skipped`.
+    /// total. Unless answers are unknown, `accepted` = `given` + `merged` + `skipped` + `lost_with_run`.
     pub(crate) account: Account,
     /// Over all devices: messages, or the growth of counters.
     pub(crate) delivered: u64,
@@ -146,7 +146,9 @@ impl TypeTable {
     pub(crate) fn is_worth_showing(&self) -> bool {
         // A table of one row would repeat the lines above it.
         let [only] = &*self.0 else { return !self.0.is_empty() };
-        only.type_name != "chat" || only.readable.is_some() || only.account.merged + only.account.skipped > 0
+        only.type_name != "chat"
+            || only.readable.is_some()
+            || only.account.merged + only.account.skipped + only.account.lost_with_run > 0
     }
 }
 
@@ -169,6 +171,9 @@ impl fmt::Display for TypeTable {
             }
         }
         for row in &self.0 {
+            if row.account.lost_with_run > 0 {
+                writeln!(f, "  {} lost with a run that ended: {}", row.type_name, row.account.lost_with_run)?;
+            }
             if row.refused > 0 {
                 writeln!(f, "  {} refused: {:?}; answers {:?}", row.type_name, row.shed, row.answers)?;
             }

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::remote;
 use crate::report::output::openable;
-use crate::scenario::file::{Scenario, TypeSection};
+use crate::scenario::file::{DoorsSection, Scenario, TypeSection};
 use crate::scenario::mix::{COUNT_MAX, Class, KEYS_MAX, Limit, check_type, within};
 use crate::scenario::payload::Length;
 use crate::scenario::plan::{Plan, Target, room_name};
 use crate::scenario::units::{Rate, Share, Span};
+use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 
 /// The rate of chat without a scenario and without a type.
@@ -245,7 +246,7 @@ impl RunArgs {
     /// Checks everything that needs no connection.
     pub(crate) fn resolve(self) -> Result<Plan, String> {
         let scenario = self.scenario()?;
-        scenario.resolve(target(self.target, scenario.rooms.count)?)
+        scenario.resolve(target(self.target, &scenario)?)
     }
 
     /// The scenario changed by the other flags.
@@ -326,16 +327,8 @@ impl RunArgs {
 }
 
 /// The target with every default filled in, after the checks that need no connection.
-fn target(mut target: Target, rooms: u32) -> Result<Target, String> {
-    for (flag, door, scheme) in [
-        ("--viewer-door", &target.viewer_door, "ws"),
-        ("--publisher-door", &target.publisher_door, "http"),
-        ("--ops-door", &target.ops_door, "http"),
-    ] {
-        if door.scheme != scheme {
-            return Err(format!("{flag}: {door} must begin with {scheme}://"));
-        }
-    }
+fn target(mut target: Target, scenario: &Scenario) -> Result<Target, String> {
+    fill_doors(&mut target, &scenario.doors)?;
     check_elsewhere(&target)?;
     let mut flag = "--room-stem";
     if target.room_stem.is_empty() {
@@ -343,7 +336,7 @@ fn target(mut target: Target, rooms: u32) -> Result<Target, String> {
         // Rooms of an earlier run would bring history and old streams.
         target.room_stem = format!("{}-{:08x}", target.room_prefix, fastrand::u32(..));
     }
-    RoomName::parse(&room_name(&target.room_stem, rooms))
+    RoomName::parse(&room_name(&target.room_stem, scenario.rooms.count))
         .map_err(|bad| format!("{flag}: a room name is {bad}"))?;
     for (flag, path) in [("--json", &target.json), ("--html", &target.html), ("--junit", &target.junit)] {
         openable(flag, path.as_ref())?;
@@ -354,9 +347,54 @@ fn target(mut target: Target, rooms: u32) -> Result<Target, String> {
     Ok(target)
 }
 
-/// Checks that workers on other machines can reach the viewer door, and devices come from their addresses.
+/// Fills in the doors of the scenario, or else the default, where no flag names a door, and checks all.
+fn fill_doors(target: &mut Target, scenario: &DoorsSection) -> Result<(), String> {
+    let DoorsSection { viewer, publisher, ops, route } = scenario;
+    if target.route.is_none() && target.viewer_doors.is_empty() && !route.is_empty() {
+        target.route = Some(route.parse().map_err(|error| format!("doors.route: {error}"))?);
+    }
+    if let Some(route) = &target.route {
+        if route.scheme != "http" {
+            return Err(format!("--route: {route} must begin with http://"));
+        }
+        if !(target.viewer_doors.is_empty() && viewer.is_empty()) {
+            return Err("--route: the answers name the viewer doors, so --viewer-door has no use here".into());
+        }
+        // The asked door is a viewer door too: a device without an answer goes there.
+        target.viewer_doors.push(Door { scheme: "ws".to_owned(), ..route.clone() });
+    }
+    for (flag, key, doors, named, default) in [
+        ("--viewer-door", "doors.viewer", &mut target.viewer_doors, viewer, "ws://127.0.0.1:7600"),
+        (
+            "--publisher-door",
+            "doors.publisher",
+            &mut target.publisher_doors,
+            publisher,
+            "http://127.0.0.1:7601",
+        ),
+        ("--ops-door", "doors.ops", &mut target.ops_doors, ops, "http://127.0.0.1:7602"),
+    ] {
+        if doors.is_empty() {
+            let parsed = named.iter().map(|door| door.parse());
+            *doors = parsed.collect::<Result<_, _>>().map_err(|error: String| format!("{key}: {error}"))?;
+        }
+        if doors.is_empty() {
+            doors.push(default.parse()?);
+        }
+        let scheme = default.split(':').next().unwrap_or_default();
+        if let Some(door) = doors.iter().find(|door| door.scheme != scheme) {
+            return Err(format!("{flag}: {door} must begin with {scheme}://"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that workers on other machines can reach the viewer doors, and devices come from their addresses.
 fn check_elsewhere(target: &Target) -> Result<(), String> {
-    let door = &target.viewer_door;
+    target.viewer_doors.iter().try_for_each(|door| check_elsewhere_at(door, target))
+}
+
+fn check_elsewhere_at(door: &Door, target: &Target) -> Result<(), String> {
     for worker in &target.remote_workers {
         let address = remote::resolve(worker).map_err(|reason| format!("--worker {worker}: {reason}"))?;
         // On the other machine a loopback address leads to the other machine.

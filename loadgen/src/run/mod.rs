@@ -85,7 +85,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     fleet.order_all(&Order::Start { start_ns })?;
     fleet.await_started()?;
     let meter = Meter::begin(plan);
-    let mut server = ServerWatch::begin(plan.target.ops_door.clone(), start_ns);
+    let mut server = ServerWatch::begin(plan.target.ops_doors.clone(), start_ns);
     let live = show_live(plan, start_ns, fleet.latest.clone(), server.lately.clone());
     let publishing: Vec<Publishing> =
         plan.loads.iter().map(|load| spawn_load(plan, load, start_ns)).collect();
@@ -94,9 +94,9 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let are_answered = || publishing.iter().chain(&reliable).all(Publishing::is_finished);
     let ended = await_end(plan, &fleet, start_ns, are_answered)?;
     let until_ns = ended.at_ns + plan.settle_ms * 1_000_000 + AFTER_SETTLE_NS - REPORT_NS;
-    let outcomes = publishing.into_iter().map(|publishing| await_published(plan, publishing));
+    let outcomes = publishing.into_iter().map(await_published);
     let outcomes: Vec<Outcomes> = outcomes.collect::<Result<_, _>>()?;
-    let reliable = reliable.map(|publishing| await_published(plan, publishing)).transpose()?;
+    let reliable = reliable.map(await_published).transpose()?;
     let accepted = accepted(plan, &outcomes);
     let heads = reliable.as_ref().map(|reliable| reliable.published.heads_by_room()).unwrap_or_default();
     let grace_ms = plan.settle_ms;
@@ -229,11 +229,11 @@ fn await_end(
     }
 }
 
-fn await_published(plan: &Plan, publishing: Publishing) -> Result<Outcomes, RunError> {
+fn await_published(publishing: Publishing) -> Result<Outcomes, RunError> {
     publishing
         .join()
         .map_err(|_| RunError::Target("the publisher broke down".into()))?
-        .map_err(|error| RunError::Target(format!("publisher door {}: {error}", plan.target.publisher_door)))
+        .map_err(|error| RunError::Target(format!("publishing: {error}")))
 }
 
 /// The parts of a report besides publishes and the figures of devices.

@@ -10,7 +10,7 @@ use crate::figures::latency::Latency;
 use crate::fleet::words::WorkerResult;
 use crate::ledger::{
     Account, ApplyTimes, Case, Kind, RoomSeen, StreamSeen, Tally, Violations, add_fields, check,
-    check_counter, check_one_life, check_stored, check_stream, slow_apply_age_max_ns,
+    check_counter, check_lives, check_stored, check_stream, slow_apply_age_max_ns,
 };
 use crate::publish::publisher::Outcomes;
 use crate::report::ReliableFigures;
@@ -99,28 +99,32 @@ impl Merged {
 
     /// Judges every type in each room with devices, and returns the account of each type over all rooms.
     pub(crate) fn check_rooms(&mut self, published: &[Outcomes], plan: &Plan) -> Vec<Account> {
-        let mut lives: BTreeMap<u32, u32> = BTreeMap::new();
-        for (room, _) in self.rooms.keys() {
-            *lives.entry(*room).or_default() += 1;
+        let mut rooms: BTreeMap<u32, Vec<&RoomSeen>> = BTreeMap::new();
+        for ((room, _), seen) in &self.rooms {
+            rooms.entry(*room).or_default().push(seen);
         }
         let mut accounts = vec![Account::default(); plan.loads.len()];
-        for ((room, run), seen) in &self.rooms {
-            // While all devices were away, no device saw the messages of the room.
-            let is_whole = lives[room] == 1 && !seen.starts.is_empty();
-            if lives[room] > 1 && !plan.awkward.through_restarts {
-                // Only a restart begins a second life of a room.
+        for (room, lives) in &mut rooms {
+            lives.sort_by_key(|seen| seen.first_ns);
+            if lives.len() > 1 && !plan.awkward.through_restarts {
+                // Only a restart or a takeover begins a second life of a room.
+                let run = &lives[1].run;
                 self.violations.add(Kind::Altered, 1, || format!("room {room}: an unexpected run {run}"));
             }
             for ((kind, load), (outcomes, account)) in
                 (0_u8..).zip(&plan.loads).zip(published.iter().zip(&mut accounts))
             {
                 let case = Case { kind, load, published: &outcomes.published, others: plan.others };
-                match (is_whole, load.is_counter()) {
-                    (true, false) => account.add(check(&case, seen, &mut self.violations)),
-                    (true, true) => account.add(check_counter(&case, seen, &mut self.violations)),
-                    (false, false) => check_one_life(&case, seen, &mut self.violations),
-                    // A restart begins the totals of counters anew.
-                    (false, true) => {}
+                match (&**lives, load.is_counter()) {
+                    // While all devices were away, no device saw the messages of the room.
+                    ([seen], is_counter) if !seen.starts.is_empty() => account.add(if is_counter {
+                        check_counter(&case, seen, &mut self.violations)
+                    } else {
+                        check(&case, seen, &mut self.violations)
+                    }),
+                    (lives, false) => account.add(check_lives(&case, lives, &mut self.violations)),
+                    // Another run begins the totals of counters anew.
+                    (_, true) => {}
                 }
             }
         }

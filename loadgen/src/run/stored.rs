@@ -73,15 +73,16 @@ pub(crate) fn pull(
     Err(format!("{name}: more than {PAGES_MAX} pages"))
 }
 
-/// Asks again until the deadline, because the node may be starting.
+/// Asks again until the deadline, at the viewer doors in turn, because a node may be starting.
 fn ask_patiently(target: &Target, path: &str, deadline_ns: u64) -> Result<Welcome, String> {
-    loop {
+    for door in target.viewer_doors.iter().cycle() {
         let left_ms = deadline_ns.saturating_sub(monotonic_ns()) / 1_000_000;
         let age_max = Duration::from_millis(left_ms.max(ATTEMPT_MS_MIN)).min(ANSWER_AGE_MAX);
-        match target.viewer_door.exchange(path, target.device_token.as_deref(), age_max, read_page) {
+        match door.exchange(path, target.device_token.as_deref(), age_max, read_page) {
             Ok(page) => return Ok(page),
             Err(reason) if monotonic_ns() >= deadline_ns => return Err(reason),
             Err(_) => std::thread::park_timeout(Duration::from_millis(200)),
         }
     }
+    Err("no viewer door".into())
 }

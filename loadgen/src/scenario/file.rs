@@ -57,6 +57,7 @@ pub(crate) struct Scenario {
     pub(crate) through_restarts: bool,
     /// Conditions like `p99<300ms`. The run fails where a condition does not hold.
     pub(crate) thresholds: Vec<String>,
+    pub(crate) doors: DoorsSection,
     pub(crate) viewers: ViewersSection,
     pub(crate) rooms: RoomsSection,
     pub(crate) habits: HabitsSection,
@@ -83,6 +84,7 @@ impl Default for Scenario {
             others: false,
             through_restarts: false,
             thresholds: Vec::new(),
+            doors: DoorsSection::default(),
             viewers: ViewersSection::default(),
             rooms: RoomsSection::default(),
             habits: HabitsSection::default(),
@@ -92,6 +94,17 @@ impl Default for Scenario {
             faults: Vec::new(),
         }
     }
+}
+
+/// Doors of the nodes, as URLs. A flag for doors of a kind takes the place of all doors of the kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DoorsSection {
+    pub(crate) viewer: Vec<String>,
+    pub(crate) publisher: Vec<String>,
+    pub(crate) ops: Vec<String>,
+    /// The viewer door to ask for the nodes of each room; empty: none.
+    pub(crate) route: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -362,6 +375,7 @@ mod tests {
              ttl=9,arrivals={burst={every=5}}}",
             "storms=[{at=1,share=0.5,back_within=2}]",
             "faults=[{at=1,run=\"true\"}]",
+            "doors.viewer=[\"ws://127.0.0.1:1\"]",
         ];
         let all = Scenario::load(None, &sets.map(str::to_owned)).unwrap();
         let manual = include_str!("../../../docs/planning.md");

@@ -88,15 +88,23 @@ pub(crate) struct Target {
     #[arg(long)]
     #[serde(skip)]
     pub(crate) junit: Option<PathBuf>,
-    /// Address for devices.
-    #[arg(long, default_value = "ws://127.0.0.1:7600")]
-    pub(crate) viewer_door: Door,
-    /// Address for publishes.
-    #[arg(long, default_value = "http://127.0.0.1:7601")]
-    pub(crate) publisher_door: Door,
-    /// Address for operators, with the readiness of the node.
-    #[arg(long, default_value = "http://127.0.0.1:7602")]
-    pub(crate) ops_door: Door,
+    /// Address for devices, once for each node of a cluster: the devices of each room are spread evenly. The
+    /// default is ws://127.0.0.1:7600.
+    // Filled in with the scenario's doors or the default when the flags are resolved.
+    #[arg(long = "viewer-door", value_name = "URL")]
+    pub(crate) viewer_doors: Vec<Door>,
+    /// Address for publishes, once for each node of a cluster, used in turn. The default is
+    /// http://127.0.0.1:7601.
+    #[arg(long = "publisher-door", value_name = "URL")]
+    pub(crate) publisher_doors: Vec<Door>,
+    /// Address for operators, once for each node of a cluster; the figures of the nodes are added up. The
+    /// default is http://127.0.0.1:7602.
+    #[arg(long = "ops-door", value_name = "URL")]
+    pub(crate) ops_doors: Vec<Door>,
+    /// A viewer door to ask for the nodes of each room (`GET /v1/route`), instead of --viewer-door:
+    /// http://127.0.0.1:7600.
+    #[arg(long, value_name = "URL")]
+    pub(crate) route: Option<Door>,
     /// Beginning of every room name, before a part unique to the run.
     #[arg(long, default_value = "lg")]
     pub(crate) room_prefix: String,
@@ -134,6 +142,23 @@ pub(crate) struct Target {
     #[arg(skip)]
     #[serde(skip)]
     pub(crate) command: String,
+}
+
+impl Target {
+    /// The viewer door of questions that any node answers.
+    pub(crate) fn viewer_door(&self) -> &Door {
+        self.viewer_doors.first().expect("resolved flags name a viewer door")
+    }
+
+    /// The operator door of questions to one node.
+    pub(crate) fn ops_door(&self) -> &Door {
+        self.ops_doors.first().expect("resolved flags name an operator door")
+    }
+
+    /// All nodes are on this machine.
+    pub(crate) fn is_loopback(&self) -> bool {
+        self.viewer_doors.iter().all(Door::is_loopback)
+    }
 }
 
 pub(crate) fn room_name(stem: &str, room: u32) -> String {

@@ -10,10 +10,9 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// One key for all devices: the key only proves that the answer belongs to a handshake.
 const KEY: &str = "bG9hZGdlbi1sb2FkZ2VuIQ==";
 
-/// The handshakes of a worker's devices, the same but for the room.
+/// The handshakes of a worker's devices, the same but for the door and the room.
 #[derive(Debug)]
 pub(crate) struct Handshake {
-    host: String,
     pub(crate) encoding: Encoding,
     /// The `Authorization` line; empty without a device token.
     authorization: String,
@@ -21,32 +20,32 @@ pub(crate) struct Handshake {
 }
 
 impl Handshake {
-    pub(crate) fn new(door: &Door, encoding: Encoding, device_token: Option<&str>) -> Self {
+    pub(crate) fn new(encoding: Encoding, device_token: Option<&str>) -> Self {
         let accept = tungstenite::handshake::derive_accept_key(KEY.as_bytes());
-        Self { host: door.authority.clone(), encoding, authorization: authorization(device_token), accept }
+        Self { encoding, authorization: authorization(device_token), accept }
     }
 
-    /// The request for a place in `room`; `query` begins with `?` or is empty.
-    pub(crate) fn request(&self, room: &str, query: &str) -> Vec<u8> {
+    /// The request to `door` for a place in `room`; `query` begins with `?` or is empty.
+    pub(crate) fn request(&self, door: &Door, room: &str, query: &str) -> Vec<u8> {
         format!(
             "GET /v1/rooms/{room}/ws{query} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Protocol: {}\r\n{}\r\n",
-            self.host,
+            door.authority,
             self.encoding.subprotocol(),
             self.authorization
         )
         .into_bytes()
     }
 
-    /// The length of a whole answer that accepts the device: frames begin behind. `None` while bytes are
+    /// The length of a whole answer of `door` that accepts the device: frames begin behind. `None` while bytes are
     /// missing.
     ///
     /// # Errors
     /// A sentence about an answer that refuses the device, or that is not roomcast's.
-    pub(crate) fn answer(&self, received: &[u8]) -> Result<Option<usize>, String> {
+    pub(crate) fn answer(&self, door: &Door, received: &[u8]) -> Result<Option<usize>, String> {
         let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
         if head.code == FOREIGN_HOST {
-            return Err(foreign_host(&self.host));
+            return Err(foreign_host(&door.authority));
         }
         if head.code != 101 {
             return Err(format!("HTTP {}", head.code));
@@ -75,9 +74,9 @@ mod tests {
             authority: "roomcast:7600".into(),
             address: ([127, 0, 0, 1], 1).into(),
         };
-        let handshake = Handshake::new(&door, Encoding::Json, None);
-        let refused =
-            handshake.answer(b"HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\n\r\n").unwrap_err();
+        let handshake = Handshake::new(Encoding::Json, None);
+        let answer = b"HTTP/1.1 421 Misdirected Request\r\ncontent-length: 0\r\n\r\n";
+        let refused = handshake.answer(&door, answer).unwrap_err();
         let remedy = "add \"roomcast\" to `hosts` in the node's configuration";
         assert!(refused.contains("HTTP 421") && refused.contains(remedy), "{refused}");
         assert!(foreign_host("[2001:db8::1]:7600").contains("add \"2001:db8::1\" to"));

@@ -7,3 +7,4 @@ pub(crate) mod frame;
 pub(crate) mod handshake;
 pub(crate) mod http;
 pub(crate) mod page;
+pub(crate) mod route;

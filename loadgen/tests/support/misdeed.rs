@@ -88,4 +88,17 @@ pub(crate) enum Misdeed {
     Restart,
     /// A restart after which the last two offsets of each room are gone.
     RestartAndForget,
+    /// None. After the fourth offset of a room the room begins a new run on the connections of its members: a
+    /// welcome brings the offset. Plain messages have left before.
+    TakeOver,
+    /// None. A takeover that takes the gathered plain messages along.
+    TakeOverAndLose,
+    /// A takeover with a welcome past the offset, without the message.
+    TakeOverAndSkip,
+    /// A takeover of which no member is told.
+    TakeOverInSilence,
+    /// The third batch lacks a message for all members at the second node.
+    LoseOneBetweenNodes,
+    /// None. The first node closes its members at their third batch, and names the second node.
+    SendElsewhere,
 }

@@ -23,12 +23,13 @@ use roomcast_core::proto;
 use serde_json::{Value, json};
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tungstenite::http::HeaderValue;
-use tungstenite::protocol::{Role, WebSocket};
+use tungstenite::protocol::frame::coding::CloseCode;
+use tungstenite::protocol::{CloseFrame, Role, WebSocket};
 
 use doors::{accept, read_request};
 use frames::{EPOCH, Message, Told, Welcome, page};
 pub(crate) use misdeed::Misdeed;
-use room::{Member, Room};
+use room::{Frame, Member, Room};
 
 /// Processor time of the node of [`Misdeed::SayProcessorTime`] between two questions.
 pub(crate) const PROCESSOR_US: u64 = 6_000;
@@ -48,6 +49,10 @@ struct State {
     acks: Vec<(String, String, u64)>,
     /// Upgrades that brought a cursor.
     resumed: u64,
+    /// Upgrades by node.
+    upgrades: [u64; 2],
+    /// Publish requests by node.
+    requests: [u64; 2],
 }
 
 /// The node's doors.
@@ -55,6 +60,8 @@ pub(crate) struct FakeNode {
     pub(crate) viewer: SocketAddr,
     pub(crate) publisher: SocketAddr,
     pub(crate) ops: SocketAddr,
+    /// The viewer and the publisher door of the second node of a pair.
+    second: Option<(SocketAddr, SocketAddr)>,
     state: Arc<Mutex<State>>,
     /// Dropped with the node, which ends the flushing thread.
     _stop: Sender<()>,
@@ -63,24 +70,39 @@ pub(crate) struct FakeNode {
 impl FakeNode {
     /// Starts one on free ports.
     pub(crate) fn start(misdeed: Misdeed) -> Self {
+        Self::with_second(misdeed, false)
+    }
+
+    /// Starts two nodes with the same rooms, and one operator door.
+    pub(crate) fn start_pair(misdeed: Misdeed) -> Self {
+        Self::with_second(misdeed, true)
+    }
+
+    fn with_second(misdeed: Misdeed, is_pair: bool) -> Self {
         let state: Arc<Mutex<State>> = Arc::default();
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = |listener: &TcpListener| listener.local_addr().expect("bound");
         let viewer = listen();
         let publisher = listen();
         let ops = listen();
+        let second = is_pair.then(|| (listen(), listen()));
         let (stop, stopped) = channel();
         let node = Self {
             viewer: address(&viewer),
             publisher: address(&publisher),
             ops: address(&ops),
+            second: second.as_ref().map(|(viewer, publisher)| (address(viewer), address(publisher))),
             state: Arc::clone(&state),
             _stop: stop,
         };
-        let for_viewers = Arc::clone(&state);
-        let for_publishers = Arc::clone(&state);
-        accept(viewer, move |stream| view(stream, &for_viewers, misdeed));
-        accept(publisher, move |stream| take_publishes(stream, &for_publishers, misdeed));
+        let elsewhere = node.second.map(|(viewer, _)| format!("ws://{viewer}"));
+        for (number, (viewer, publisher)) in [(viewer, publisher)].into_iter().chain(second).enumerate() {
+            let for_viewers = Arc::clone(&state);
+            let for_publishers = Arc::clone(&state);
+            let place = NodePlace { number, elsewhere: elsewhere.clone().filter(|_| number == 0) };
+            accept(viewer, move |stream| view(stream, &for_viewers, &place, misdeed));
+            accept(publisher, move |stream| take_publishes(stream, &for_publishers, number, misdeed));
+        }
         let asked = AtomicU64::new(0);
         let for_operators = Arc::clone(&state);
         accept(ops, move |stream| answer_operators(stream, &for_operators, &asked, misdeed));
@@ -93,12 +115,13 @@ impl FakeNode {
     }
 
     /// The flags that name the node's doors.
-    pub(crate) fn doors(&self) -> [String; 3] {
-        [
-            format!("--viewer-door=ws://{}", self.viewer),
-            format!("--publisher-door=http://{}", self.publisher),
-            format!("--ops-door=http://{}", self.ops),
-        ]
+    pub(crate) fn doors(&self) -> Vec<String> {
+        let mut doors = vec![format!("--ops-door=http://{}", self.ops)];
+        for (viewer, publisher) in [(self.viewer, self.publisher)].into_iter().chain(self.second) {
+            doors.push(format!("--viewer-door=ws://{viewer}"));
+            doors.push(format!("--publisher-door=http://{publisher}"));
+        }
+        doors
     }
 
     /// Runs the load generator against the node.
@@ -113,6 +136,12 @@ impl FakeNode {
         self.state.lock().acks.clone()
     }
 
+    /// Devices that came to each node, and publish requests to each node.
+    pub(crate) fn visits(&self) -> ([u64; 2], [u64; 2]) {
+        let state = self.state.lock();
+        (state.upgrades, state.requests)
+    }
+
     /// Devices that came with a cursor.
     pub(crate) fn resumed(&self) -> u64 {
         self.state.lock().resumed
@@ -121,7 +150,11 @@ impl FakeNode {
 
 /// Runs against a node with this misdeed, checks the exit code and the report, and gives the node back.
 pub(crate) fn ends(misdeed: Misdeed, flags: &str, code: i32, names: &[&str]) -> FakeNode {
-    let node = FakeNode::start(misdeed);
+    ends_at(FakeNode::start(misdeed), misdeed, flags, code, names)
+}
+
+/// The same against `node`.
+pub(crate) fn ends_at(node: FakeNode, misdeed: Misdeed, flags: &str, code: i32, names: &[&str]) -> FakeNode {
     let output = node.run(flags);
     let report = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -146,8 +179,14 @@ fn offset_of(cursor: Option<&str>) -> u64 {
     cursor.and_then(|cursor| cursor.split_once(':')?.1.parse().ok()).unwrap_or(0)
 }
 
+/// One of the nodes of a pair, or the only node.
+struct NodePlace {
+    number: usize,
+    elsewhere: Option<String>,
+}
+
 #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed) {
+fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, place: &NodePlace, misdeed: Misdeed) {
     if misdeed == Misdeed::NotRoomcast {
         drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"));
         return;
@@ -161,6 +200,10 @@ fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed) {
     hang(state, misdeed);
     let head = String::from_utf8_lossy(&head).into_owned();
     let target = head.split(' ').nth(1).unwrap_or_default().to_owned();
+    if target.starts_with("/v1/route?") {
+        drop(stream.write_all(response(200, &route(&target, place)).as_bytes()));
+        return;
+    }
     let name = target.split(['/', '?']).nth(3).unwrap_or_default().to_owned();
     if target.split('?').next().is_some_and(|path| path.ends_with("/reliable")) {
         let page = page_of(&state.lock(), &name, parameter(&target, "after"), misdeed);
@@ -178,15 +221,26 @@ fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed) {
     let Ok(mut socket) = upgraded else { return };
     let Ok(reading) = socket.get_ref().try_clone() else { return };
     let (frames, receiver) = channel();
-    let member = Member { is_proto, is_late: false, frames, missed: 0 };
+    state.lock().upgrades[place.number] += 1;
+    let elsewhere = place.elsewhere.clone();
+    let member = Member { is_proto, is_late: false, node: place.number, elsewhere, frames, missed: 0 };
     join(&mut state.lock(), &name, parameter(&target, "cursor"), member, misdeed);
     let for_reader = Arc::clone(state);
     std::thread::spawn(move || listen(reading, &for_reader, is_proto));
-    while let Ok(Some(frame)) = receiver.recv() {
-        if frame.is_empty() {
-            std::thread::park_timeout(Duration::from_millis(3_500));
-            continue;
-        }
+    while let Ok(frame) = receiver.recv() {
+        let frame = match frame {
+            Frame::Bytes(frame) => frame,
+            Frame::Wait => {
+                std::thread::park_timeout(Duration::from_millis(3_500));
+                continue;
+            }
+            Frame::Cut => break,
+            Frame::Elsewhere(door) => {
+                let close = CloseFrame { code: CloseCode::from(4005), reason: door.into() };
+                drop(socket.close(Some(close)));
+                break;
+            }
+        };
         let message = if is_proto {
             tungstenite::Message::binary(frame)
         } else {
@@ -254,9 +308,17 @@ fn join(state: &mut State, name: &str, cursor: Option<&str>, mut member: Member,
         told: Told { after, through: if knows { room.head } else { 0 } },
         reliable,
     };
-    member.send(Some(welcome.frame(member.is_proto)));
+    member.send(Frame::Bytes(welcome.frame(member.is_proto)));
     member.is_late = room.seq > 0 || !room.gathered.is_empty();
     room.members.push(member);
+}
+
+/// The second node for every room; the first has a weight of 0.
+fn route(target: &str, place: &NodePlace) -> String {
+    let second = place.elsewhere.as_deref().unwrap_or_default();
+    let room = parameter(target, "room");
+    json!({"room": room, "nodes": [{"url": second, "region": "", "weight": 70}], "ttl_ms": 10_000})
+        .to_string()
 }
 
 fn response(code: u16, body: &str) -> String {
@@ -290,11 +352,12 @@ fn answer_operators(stream: TcpStream, state: &Mutex<State>, asked: &AtomicU64, 
     }
 }
 
-fn take_publishes(stream: TcpStream, state: &Arc<Mutex<State>>, misdeed: Misdeed) {
+fn take_publishes(stream: TcpStream, state: &Arc<Mutex<State>>, node: usize, misdeed: Misdeed) {
     let mut reader = BufReader::new(stream);
     let mut taken = 0;
     while let Some(request) = read_request(&mut reader) {
         hang(state, misdeed);
+        state.lock().requests[node] += u64::from(request.is_post);
         let mut messages =
             if request.is_post { Message::all_of(&request.body, request.is_proto) } else { Vec::new() };
         let answered = if messages.first().is_some_and(|message| !message.id.is_empty()) {
@@ -357,6 +420,14 @@ fn take_reliable(
     room.head += if misdeed == Misdeed::SkipOffset && room.head == 2 { 2 } else { 1 };
     let offset = room.head;
     message.offset = offset;
+    let takes_over =
+        [Misdeed::TakeOver, Misdeed::TakeOverAndLose, Misdeed::TakeOverAndSkip, Misdeed::TakeOverInSilence];
+    if takes_over.contains(&misdeed) && offset == 4 && !state.restarted {
+        state.restarted = true;
+        room.take_over(name, &message, misdeed);
+        room.stored.push(message);
+        return None;
+    }
     room.tell(name, &message, misdeed);
     if !(misdeed == Misdeed::AnswerOnly && offset == 3) {
         room.stored.push(message);
@@ -398,7 +469,7 @@ fn restart(state: &mut State, misdeed: Misdeed) {
         room.run += 1;
         room.seq = 0;
         for member in room.members.drain(..) {
-            member.send(None);
+            member.send(Frame::Cut);
         }
         if misdeed == Misdeed::RestartAndForget {
             let kept = room.stored.len().saturating_sub(2);

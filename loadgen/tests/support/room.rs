@@ -2,16 +2,28 @@
 
 use std::sync::mpsc::Sender;
 
-use super::frames::{Account, Batch, Message, Told};
+use super::frames::{Account, Batch, EPOCH, Message, Told, Welcome};
 use super::misdeed::Misdeed;
 
-/// A frame for a device: nothing cuts its connection, an empty one holds up for 3.5 s what comes after.
-pub(crate) type Frame = Option<Vec<u8>>;
+/// The next thing on a device's connection.
+pub(crate) enum Frame {
+    Bytes(Vec<u8>),
+    /// All that follows comes 3.5 s late.
+    Wait,
+    /// The connection ends without a close.
+    Cut,
+    /// A close with the door of another node.
+    Elsewhere(String),
+}
 
 pub(crate) struct Member {
     pub(crate) is_proto: bool,
     /// It joined after the first publish.
     pub(crate) is_late: bool,
+    /// The number of its node.
+    pub(crate) node: usize,
+    /// The door of the node that its own node would send it to.
+    pub(crate) elsewhere: Option<String>,
     pub(crate) frames: Sender<Frame>,
     /// Messages that it missed and has not been told of.
     pub(crate) missed: u64,
@@ -111,8 +123,15 @@ impl Room {
             member.missed = 0;
             let frame = |mine: &[Message], account: Account| {
                 let messages: Vec<&Message> = mine.iter().collect();
-                Some(Batch { account, ..batch }.frame(&messages, member.is_proto))
+                Frame::Bytes(Batch { account, ..batch }.frame(&messages, member.is_proto))
             };
+            if misdeed == Misdeed::LoseOneBetweenNodes && now && member.node == 1 {
+                drop(mine.remove(0));
+            }
+            if let Some(door) = member.elsewhere.take_if(|_| misdeed == Misdeed::SendElsewhere && now) {
+                member.send(Frame::Elsewhere(door));
+                continue;
+            }
             if now && index == 1 {
                 match misdeed {
                     Misdeed::LoseOne => drop(mine.remove(0)),
@@ -132,13 +151,32 @@ impl Room {
                         continue;
                     }
                     Misdeed::CutOff => {
-                        member.send(None);
+                        member.send(Frame::Cut);
                         continue;
                     }
                     _ => {}
                 }
             }
             member.send(frame(&mine, account));
+        }
+    }
+
+    /// Begins a new run behind `newest`, the head of the stream, on the connections of all members.
+    pub(crate) fn take_over(&mut self, name: &str, newest: &Message, misdeed: Misdeed) {
+        if misdeed == Misdeed::TakeOverAndLose {
+            self.gathered.clear();
+        }
+        self.flush(name, misdeed);
+        self.run += 1;
+        self.seq = 0;
+        if misdeed == Misdeed::TakeOverInSilence {
+            return;
+        }
+        let told = Told { after: newest.offset - 1, through: newest.offset };
+        let reliable = if misdeed == Misdeed::TakeOverAndSkip { Vec::new() } else { vec![newest] };
+        let welcome = Welcome { room: name, run: self.run, seq: 0, epoch: EPOCH, reset: "", told, reliable };
+        for member in &self.members {
+            member.send(Frame::Bytes(welcome.frame(member.is_proto)));
         }
     }
 
@@ -151,12 +189,12 @@ impl Room {
         let silent = Batch { told: Told::default(), ..batch };
         for (index, member) in self.members.iter().enumerate() {
             let send = |batch: Batch<'_>, messages: &[&Message]| {
-                member.send(Some(batch.frame(messages, member.is_proto)));
+                member.send(Frame::Bytes(batch.frame(messages, member.is_proto)));
             };
             let is_chosen = index == 1;
             match misdeed {
                 Misdeed::TellLate if is_chosen && offset == 3 => {
-                    member.send(Some(Vec::new()));
+                    member.send(Frame::Wait);
                     send(batch, &[newest]);
                 }
                 Misdeed::LoseFrame if is_chosen && offset == 3 => send(silent, &[]),

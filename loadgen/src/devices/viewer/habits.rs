@@ -205,8 +205,9 @@ impl Devices {
             let cursor = self.watch.streams.as_ref().and_then(|streams| streams.cursor(place, seat));
             let path = page_path(self.watch.room_name(seat.place), cursor.as_deref());
             let target = &self.assignment.plan.target;
-            let request = target.viewer_door.request(&path, target.device_token.as_deref()).into_bytes();
-            let begun = sockets::connect(self.door, self.assignment.source_of(index), None)
+            let door = self.doors.door(self.devices[index].door);
+            let request = door.request(&path, target.device_token.as_deref()).into_bytes();
+            let begun = sockets::connect(door.address, self.assignment.source_of(index), None)
                 .and_then(|stream| self.pulls.begin(self.poll.registry(), index, stream, request, now_ns));
             if begun.is_err() {
                 self.pulled(Pulled { device: index, page: None });

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -16,6 +15,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::clock::monotonic_ns;
 use crate::devices::assignment::Assignment;
+use crate::devices::doors::{DoorPlace, ViewerDoors};
 use crate::devices::errands::Errands;
 use crate::devices::moves::Moves;
 use crate::devices::pulls::Pulls;
@@ -38,6 +38,8 @@ const SCRATCH_BYTES: usize = 2 * FRAME_BYTES_MAX;
 const EVENTS_MAX: usize = 4096;
 /// Buffers for half frames kept for reuse.
 const SPARE_MAX: usize = 1024;
+/// Code of a close with the URL of another node's viewer door as its reason.
+const CODE_ELSEWHERE: u16 = 4005;
 const WAKE: Token = Token(usize::MAX);
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,6 +67,10 @@ struct Device {
     track: Track,
     /// Due time of the latest join or return.
     due_ns: u64,
+    /// The door of the connection; without a connection, of the next.
+    door: DoorPlace,
+    /// A node named `door` for the next connection.
+    is_sent: bool,
     /// Place of the room among this worker's rooms.
     place: u32,
     phase: Phase,
@@ -92,7 +98,7 @@ pub(crate) struct Devices {
     /// The first room of every device of the run.
     seating: Seating,
     handshake: Handshake,
-    door: SocketAddr,
+    doors: ViewerDoors,
     devices: Vec<Device>,
     pub(crate) watch: Watch,
     scratch: Vec<u8>,
@@ -137,18 +143,24 @@ impl Devices {
     pub(crate) fn new(assignment: Assignment, rooms: &[u32], watch: Watch) -> std::io::Result<Self> {
         let plan = &assignment.plan;
         let target = &plan.target;
-        let idle = |(index, place): (usize, u32)| {
+        let doors = assignment.first_doors(target.viewer_doors.len());
+        let idle = |(index, (place, door)): (usize, (u32, usize))| {
             let habits = assignment.habits(index);
             let is_first = assignment.stay(index, 0).is_some_and(|stay| stay.from_ns.is_none());
             let phase = if is_first { Phase::Idle } else { Phase::Away };
-            Device { track: Track::new(habits), place, phase, habits, ..Device::default() }
+            let door = DoorPlace::try_from(door).unwrap_or(0);
+            Device { track: Track::new(habits), place, door, phase, habits, ..Device::default() }
         };
-        let devices: Vec<Device> = assignment.places(rooms).enumerate().map(idle).collect();
+        let devices: Vec<Device> = assignment.places(rooms).zip(doors).enumerate().map(idle).collect();
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS_MAX),
-            handshake: Handshake::new(&target.viewer_door, plan.encoding, target.device_token.as_deref()),
-            door: target.viewer_door.address,
+            handshake: Handshake::new(plan.encoding, target.device_token.as_deref()),
+            doors: ViewerDoors::new(
+                target.viewer_doors.clone(),
+                target.route.clone(),
+                target.device_token.clone(),
+            ),
             first: devices.iter().filter(|device| device.phase == Phase::Idle).count(),
             devices,
             watch,
@@ -284,7 +296,8 @@ impl Devices {
         let now_ns = monotonic_ns();
         let mut at = 0;
         if self.devices[index].phase == Phase::Handshaking {
-            match self.handshake.answer(&self.scratch[..end]) {
+            let door = self.doors.door(self.devices[index].door);
+            match self.handshake.answer(door, &self.scratch[..end]) {
                 Ok(None) => {}
                 Ok(Some(bytes)) => {
                     at = bytes;
@@ -343,15 +356,27 @@ impl Devices {
                 self.shaking -= 1;
                 self.watching += 1;
                 self.welcomed(index, ack_within_ms, now_ns);
-                // Eight tenths of the heartbeat: a busy turn delays a ping. The server waits for 2.5
-                // heartbeats.
-                self.ping_every_ns = heartbeat_ms * 800_000;
+                self.set_heartbeat(heartbeat_ms);
+                Ok(())
+            }
+            Heard::Rewelcomed { heartbeat_ms, ack_within_ms } => {
+                self.moves.rewelcomes += 1;
+                self.latest_return_ns = now_ns;
+                self.set_heartbeat(heartbeat_ms);
+                if let Some(within_ms) = ack_within_ms {
+                    self.heard_reliable(index, within_ms, now_ns);
+                }
                 Ok(())
             }
             Heard::NotAWelcome => {
                 self.give_back(index, "not roomcast: its first frame is no welcome to the room")
             }
         }
+    }
+
+    fn set_heartbeat(&mut self, heartbeat_ms: u64) {
+        // Eight tenths of the heartbeat: a busy turn delays a ping. The server waits for 2.5 heartbeats.
+        self.ping_every_ns = heartbeat_ms * 800_000;
     }
 
     #[cold]
@@ -366,6 +391,10 @@ impl Devices {
                 // 1005: the close frame names no code (RFC 6455, 7.4.1).
                 let code = self.scratch.get(at.start..at.start + 2).filter(|_| at.len() >= 2);
                 let code = code.map_or(1005, |code| u16::from_be_bytes([code[0], code[1]]));
+                if code == CODE_ELSEWHERE {
+                    let url = String::from_utf8_lossy(&self.scratch[at.start + 2..at.end]).into_owned();
+                    return self.go_elsewhere(index, &url);
+                }
                 self.lose(index, &format!("closed by the server, code {code}"))
             }
             other => self.lose_unreadable(index, &format!("a frame with opcode {other}")),

@@ -38,6 +38,11 @@ pub(crate) enum Heard {
         heartbeat_ms: u64,
         ack_within_ms: Option<u64>,
     },
+    /// The room has a new home, and the device is in the room as before.
+    Rewelcomed {
+        heartbeat_ms: u64,
+        ack_within_ms: Option<u64>,
+    },
     /// The first frame is not roomcast's welcome to this room.
     NotAWelcome,
 }
@@ -190,6 +195,10 @@ impl Watch {
             ) => return judged,
             // A node says goodbye before a restart.
             (ServerFrame::Bye(_), Some(_)) if self.through_restarts => return judged,
+            // Another home welcomes a room's devices anew, on their connections.
+            (ServerFrame::Welcome(welcome), Some(seq)) if self.through_restarts => {
+                return self.hear_rewelcome(track, seat, &welcome, seq, now_ns);
+            }
             (ServerFrame::Welcome(_), Some(_)) => "a second welcome".to_owned(),
             (ServerFrame::Closed(closed), Some(_)) => format!("closed {}", closed.code),
             (ServerFrame::Error(error), Some(_)) => format!("error {}", error.code),
@@ -216,6 +225,7 @@ impl Watch {
             return Heard::Judged { ack_within_ms: None };
         };
         let said = Rc::new(said);
+        self.lives[life].seen.last_ns = now_ns;
         let level = self.lives[life].copies.level(said.seq);
         // The messages agree and the bytes do not: the node encoded one batch twice.
         if said.is_level && said.seq == seq + 1 && level.is_some_and(|level| level != bytes) {
@@ -405,8 +415,21 @@ impl Watch {
     /// The device has every batch of any device in the room, and the stream at least up to `head`.
     pub(crate) fn is_level(&self, track: Track, seat: Seat, head: u64) -> bool {
         let newest_seq = self.lives[track.life as usize].newest_seq;
-        track.seq.is_some_and(|seq| seq >= newest_seq)
+        self.later_life(track, seat).is_none()
+            && track.seq.is_some_and(|seq| seq >= newest_seq)
             && self.streams.as_ref().is_none_or(|streams| streams.is_level(track.place, seat, head))
+    }
+
+    /// A life of the device's room with later batches than the device's own life.
+    fn later_life(&self, track: Track, seat: Seat) -> Option<&WatchedRoom> {
+        // Nearly every room has one life, in its own place.
+        if self.lives.len() == self.rooms {
+            return None;
+        }
+        let room = self.lives[seat.place].seen.room;
+        let own = &self.lives[track.life as usize].seen;
+        let is_later = |life: &&WatchedRoom| life.seen.room == room && life.seen.last_ns > own.last_ns;
+        self.lives.iter().find(is_later)
     }
 
     /// The sum of all rooms' newest batches. The sum grows whenever a device hears of a new batch.
@@ -424,6 +447,11 @@ impl Watch {
     /// Enters a device's place at the end of the run. A device without a welcome has none.
     pub(crate) fn end(&mut self, track: Track, seat: Seat, now_ns: u64) {
         let Some(seq) = track.seq else { return };
+        if let Some(later) = self.later_life(track, seat).filter(|_| track.is_in) {
+            let runs = (&self.lives[track.life as usize].seen.run, &later.seen.run);
+            let reason = format!("ended in a run of the room that is over: {runs:?}");
+            self.broke(Kind::Lost, seat, format_args!("{reason}"));
+        }
         let life = &mut self.lives[track.life as usize];
         let newest_seq = life.newest_seq;
         if !track.was_away {

@@ -8,7 +8,7 @@ use crate::scenario::file::Scenario;
 /// random.
 const RELIABLE_RATES_MAX: f64 = 1.1;
 /// Keys of a scenario without an effect on the load. Another seed draws other devices for the same shares.
-const NOT_THE_LOAD: [&str; 4] = ["name", "about", "thresholds", "seed"];
+const NOT_THE_LOAD: [&str; 5] = ["name", "about", "thresholds", "doors", "seed"];
 
 /// The reason for not comparing two runs: different loads, or a run that says little about its node.
 pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {

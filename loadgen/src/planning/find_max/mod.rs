@@ -245,7 +245,7 @@ fn processors(args: &FindMaxArgs, plan: &Plan) -> Result<f64, RunError> {
     if let Some(cores) = args.cores {
         return Ok(f64::from(cores));
     }
-    let door = &plan.target.ops_door;
+    let door = plan.target.ops_door();
     let metrics = door.read("/metrics");
     let metrics = metrics.map_err(|reason| RunError::Target(format!("operator door {door}: {reason}")))?;
     // The gauge has a value for each shard.

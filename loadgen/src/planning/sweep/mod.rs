@@ -123,7 +123,7 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
                 return stopped(&sweep, points.len(), &json);
             }
             broke_a_promise |= report.verdict == Verdict::Violations;
-            let metrics = plan.target.ops_door.read("/metrics").map_err(RunError::Target)?;
+            let metrics = plan.target.ops_door().read("/metrics").map_err(RunError::Target)?;
             let rooms = gauges(&metrics, ROOMS);
             if sweep.processors == 0 {
                 sweep.processors = u32::try_from(rooms.len()).unwrap_or(1).max(1);

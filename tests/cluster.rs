@@ -1,0 +1,219 @@
+//! Several nodes over real nats-servers, from outside: a room is the same at each of them, and outlives its home.
+//!
+//! Without a nats-server on this machine each test says loudly that it was not run (`scripts/nats.sh`).
+#![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::cluster::life;
+use support::device::{list, reliable};
+use support::{Cluster, Device, Encoding, Heard, comes, until};
+use tokio::sync::Mutex;
+
+/// One cluster at a time: each has up to six processes.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+fn coupon(id: &str) -> Value {
+    json!({"type": "coupon", "payload": id, "id": id})
+}
+
+/// A device at each node, in turn of either encoding.
+async fn one_at_each(cluster: &Cluster, room: &str) -> Vec<Device> {
+    let mut devices = Vec::new();
+    for (node, doors) in cluster.doors.iter().enumerate() {
+        devices.push(Device::join(doors, room, Encoding::ALL[node % Encoding::ALL.len()]).await);
+    }
+    devices
+}
+
+/// The next frame with reliable messages: a batch, a welcome of a takeover, or a carry.
+async fn next_reliable(device: &mut Device) -> Vec<Value> {
+    loop {
+        let frame = device.frame().await;
+        let messages = reliable(&frame);
+        if !messages.is_empty() {
+            return messages;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_room_is_the_same_at_every_node() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(cluster) = Cluster::start("TC a room at every node", 1, 3).await else { return };
+    let mut devices = one_at_each(&cluster, "r1").await;
+    let runs: BTreeSet<_> = devices.iter().map(|device| life(&device.welcome).1).collect();
+    assert_eq!(runs.len(), 1, "one room has one run");
+    // Chat published at each node reaches the devices at all nodes, in one order.
+    for (node, doors) in cluster.doors.iter().enumerate() {
+        let from = 10 * node as u64;
+        doors.chat("r1", from..from + 10).await;
+        for device in &mut devices {
+            assert_eq!(device.numbers(10).await, (from..from + 10).collect::<Vec<_>>());
+        }
+    }
+    // A coupon has one offset and one id everywhere, whichever node took it.
+    let mut offsets = Vec::new();
+    for (node, doors) in cluster.doors.iter().enumerate() {
+        let id = format!("c-{node}");
+        let offset = doors.durable("r1", &coupon(&id)).await;
+        offsets.push(offset);
+        for device in &mut devices {
+            let told = next_reliable(device).await;
+            assert_eq!((&told[0]["offset"], &told[0]["id"]), (&offset.into(), &Value::from(id.clone())));
+        }
+        for other in &cluster.doors {
+            let again = other.publisher_door().publish("r1", &coupon(&id)).await;
+            assert_eq!(again.results(), ["duplicate"], "{again:?}");
+            assert_eq!(again.json()["results"][0]["offset"], offset);
+        }
+    }
+    assert_eq!(offsets, [1, 2, 3]);
+    pages_and_receipts(&cluster, &mut devices).await;
+    settings_and_the_end(&cluster, devices).await;
+}
+
+/// Pulls, history and receipts are the same at each node.
+async fn pages_and_receipts(cluster: &Cluster, devices: &mut [Device]) {
+    for doors in &cluster.doors {
+        let page = doors.pull("r1", None).await;
+        let ids: Vec<Value> = list(&page, "reliable").iter().map(|message| message["id"].clone()).collect();
+        assert_eq!(ids, ["c-0", "c-1", "c-2"]);
+        let answer = doors.viewer_door().get("/v1/rooms/r1/history").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(list(&answer.json(), "history").len(), 30);
+    }
+    let epoch = devices[0].welcome["epoch"].clone();
+    for device in devices.iter_mut() {
+        device.ack("r1", &epoch, 3).await;
+    }
+    for doors in &cluster.doors {
+        let receipt = doors.receipt_of("r1", 3, [3, 3, 0, 0]).await;
+        assert!(receipt["partial"].as_array().is_none_or(Vec::is_empty), "{receipt}");
+    }
+}
+
+/// Settings, a recall and the end of a room reach all nodes from any of them.
+async fn settings_and_the_end(cluster: &Cluster, mut devices: Vec<Device>) {
+    cluster.doors[1].configure("r1", &json!({"flush": {"gather_ms": 250, "direct_members": 0}})).await;
+    for doors in &cluster.doors {
+        let view = doors.view_when("r1", |view| view["flush"]["gather_ms"] == 250).await;
+        assert_eq!(view["flush"]["direct_members"], 0, "{view}");
+    }
+    let recall = cluster.doors[2].publisher_door().delete("/v1/rooms/r1/reliable/2").await;
+    assert_eq!(recall.json()["offset"], 4, "{recall:?}");
+    for device in &mut devices {
+        assert_eq!(next_reliable(device).await[0]["recall"], 2);
+    }
+    let closed = cluster.doors[0].publisher_door().delete("/v1/rooms/r1").await;
+    assert_eq!(closed.status, 200, "{closed:?}");
+    for device in &mut devices {
+        assert_eq!(device.end().await, Heard::Closed(4003));
+    }
+}
+
+#[tokio::test]
+async fn a_route_names_the_home_of_a_room() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(cluster) = Cluster::start("TC routes", 1, 2).await else { return };
+    let mut homes = BTreeSet::new();
+    for doors in &cluster.doors {
+        let answer = doors.viewer_door().get("/v1/route?room=r1").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let route = answer.json();
+        assert_eq!(route["room"], "r1");
+        assert!(route["ttl_ms"].as_u64() > Some(0), "{route}");
+        let nodes = list(&route, "nodes");
+        assert!(nodes[0]["weight"].as_u64() > Some(0) && nodes[0]["region"].is_string(), "{route}");
+        homes.insert(nodes[0]["url"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(homes.len(), 1, "both name the same home");
+    assert_eq!(cluster.doors[0].viewer_door().get("/v1/route").await.status, 400);
+}
+
+#[tokio::test]
+async fn devices_at_other_nodes_outlive_the_home_of_their_room() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(mut cluster) = Cluster::start("TC the home of a room dies", 3, 3).await else { return };
+    let home = cluster.home(0, "r1").await;
+    let others = cluster.others(home);
+    let mut devices = Vec::new();
+    for node in &others {
+        devices.push(Device::join(&cluster.doors[*node], "r1", Encoding::Json).await);
+    }
+    let before = cluster.doors[others[0]].durable("r1", &coupon("before")).await;
+    for device in &mut devices {
+        assert_eq!(next_reliable(device).await[0]["offset"], before);
+    }
+    cluster.kill(home);
+    // The same id again and again, as a publisher does with an outcome that it doesn't know.
+    let door = cluster.doors[others[1]].publisher_door();
+    let taken = until("the coupon of the next home", async || {
+        let answer = door.try_publish("r1", &coupon("after")).await?;
+        (answer.status == 200).then(|| answer.json()["results"][0].clone())
+    })
+    .await;
+    assert!(taken["result"] == "durable" || taken["result"] == "duplicate", "{taken}");
+    assert_eq!(taken["offset"], before + 1, "the epoch holds, and so does its count");
+    for device in &mut devices {
+        let welcome = device.rewelcome().await;
+        let mut told = reliable(&welcome);
+        if told.iter().all(|message| message["id"] != "after") {
+            told = next_reliable(device).await;
+        }
+        let ids: Vec<&Value> =
+            told.iter().map(|message| &message["id"]).filter(|id| *id != "before").collect();
+        assert_eq!(ids, ["after"], "{told:?}");
+    }
+    for node in &others {
+        let page = cluster.doors[*node].pull("r1", None).await;
+        let ids: Vec<Value> = list(&page, "reliable").iter().map(|message| message["id"].clone()).collect();
+        assert_eq!(ids, ["before", "after"]);
+    }
+    // The dead node comes back as any other, with devices of its own.
+    cluster.restart(home).await;
+    cluster.is_whole().await;
+    let mut late = Device::join(&cluster.doors[home], "r1", Encoding::Proto).await;
+    assert_eq!(life(&late.welcome).0, life(&devices[0].welcome).0, "the epoch is the same");
+    cluster.doors[home].chat("r1", 0..3).await;
+    assert_eq!(late.numbers(3).await, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_cluster_without_nats_for_a_while_refuses_and_goes_on_in_the_same_run() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(cluster) = Cluster::start("TC all of NATS stands still", 1, 2).await else { return };
+    let mut devices = one_at_each(&cluster, "r1").await;
+    cluster.doors[0].chat("r1", 0..1).await;
+    cluster.servers.signal_all(Signal::STOP);
+    for doors in &cluster.doors {
+        let refusal = until("a refusal", async || {
+            let answer =
+                doors.publisher_door().try_publish("r1", &json!({"type": "chat", "payload": 7})).await?;
+            (answer.status == 503).then_some(answer)
+        });
+        let code = refusal.await.json()["code"].clone();
+        assert!(["no_home", "cluster_unreachable", "node_silent"].iter().any(|it| code == **it), "{code}");
+    }
+    // Devices are heard as ever.
+    for device in &mut devices {
+        comes("a pong", device.until_pong()).await;
+    }
+    cluster.servers.signal_all(Signal::CONT);
+    for doors in &cluster.doors {
+        until("a node that takes messages again", async || {
+            let answer = doors.publisher_door().try_publish("r1", &coupon("back")).await?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+    let runs = life(&Device::join(&cluster.doors[0], "r1", Encoding::Json).await.welcome);
+    assert_eq!(runs.1, life(&devices[0].welcome).1, "the same run");
+    for device in &mut devices {
+        assert_eq!(next_reliable(device).await[0]["id"], "back");
+    }
+}
