@@ -113,7 +113,9 @@ impl Latest {
         seq: Seq,
         mut take: impl FnMut(&'a LatestValue) -> bool,
     ) -> Option<LatestPlace> {
-        let LatestPlace { next: first, ahead, behind } = place;
+        let LatestPlace { next, ahead, behind } = place;
+        // Another node may name a key that this room never had.
+        let first = next.min(self.values.len());
         let mut refused = |keys: std::ops::Range<usize>, known: Seq| {
             let values = self.values[keys.clone()].iter();
             let mut lacking = keys.zip(values).filter_map(|(number, value)| Some((number, value.as_ref()?)));

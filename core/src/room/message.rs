@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::cluster::Homeless;
 use crate::now::millis;
 
 use super::id::{Key, MessageId, TypeName};
@@ -213,4 +214,6 @@ pub enum Published {
     RoomsFull,
     /// The node is draining. Nothing was taken.
     Draining,
+    /// This node does not order the room. Nothing was taken.
+    Homeless(Homeless),
 }

@@ -81,9 +81,12 @@ impl HomeReceipt {
         devices.dedup();
         let here = devices.iter().filter(|device| self.waiting.binary_search(device).is_ok()).count();
         let mut view = self.view;
-        view.acknowledged += self.acks.count + here as u64;
-        // A segment may have handed its counts over between the two parts.
-        view.pending = view.online.saturating_sub(view.acknowledged + view.left);
+        let acknowledged = view.acknowledged.saturating_add(self.acks.count).saturating_add(here as u64);
+        // A segment may have handed its counts over between the two parts. The members of a lost place count as
+        // gone without an acknowledgement, and some of them had acknowledged.
+        view.acknowledged = acknowledged.min(view.online);
+        view.left = view.left.min(view.online - view.acknowledged);
+        view.pending = view.online - view.acknowledged - view.left;
         view.ack_ms = self.acks.times();
         view
     }
@@ -128,8 +131,8 @@ impl Acks {
         for (count, more) in self.times.iter_mut().zip(&other.times) {
             *count = count.saturating_add(*more);
         }
-        self.count += other.count;
-        self.timed += other.timed;
+        self.count = self.count.saturating_add(other.count);
+        self.timed = self.timed.saturating_add(other.timed);
         self.longest_ms = self.longest_ms.max(other.longest_ms);
     }
 
@@ -150,7 +153,7 @@ impl Acks {
 
     /// The upper end of the percentile's bucket.
     fn percentile(&self, percent: u64) -> u64 {
-        let rank = (self.timed * percent).div_ceil(100);
+        let rank = self.timed.saturating_mul(percent).div_ceil(100);
         let mut seen = 0;
         let bucket = self.times.iter().position(|count| {
             seen += u64::from(*count);

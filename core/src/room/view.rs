@@ -10,6 +10,7 @@ use super::ladder::Step;
 use super::message::Unavailable;
 use super::pace::{Readable, RoomRules};
 use super::policy::{Merge, PolicyChange, Priority, Types};
+use crate::cluster::Homeless;
 use crate::now::millis;
 
 /// The answer of `GET /v1/rooms/{room}`.
@@ -387,6 +388,8 @@ pub enum StreamRefusal {
     RoomsFull,
     /// The node is draining.
     Draining,
+    /// This node does not order the room.
+    Homeless(Homeless),
 }
 
 fn as_text<S: serde::Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {
