@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::lane::{Control, Delivery};
+use super::lane::{Control, Delivery, Frames};
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::limits::NODE_WAY_ENTRIES_MAX;
 use roomcast_core::room::id::{RoomName, Run, Seq};
@@ -21,6 +21,9 @@ pub(crate) enum NodeWord {
     ToHome(Control),
     /// A home speaks to a branch of its room.
     ToBranch(Delivery),
+    /// The shard has taken a [`FromNode::Reset`] of the node: earlier words of the shard to that node are from
+    /// before, and the cluster's thread leaves them out. Never sent on.
+    ResetSeen,
 }
 
 /// A word of a shard to another node.
@@ -28,6 +31,17 @@ pub(crate) enum NodeWord {
 pub(crate) struct ToNode {
     pub(crate) node: NodeKey,
     pub(crate) word: NodeWord,
+}
+
+impl Frames for ToNode {
+    fn delivery(&self) -> Option<(Option<NodeKey>, &Delivery)> {
+        if let NodeWord::ToBranch(delivery) = &self.word { Some((Some(self.node), delivery)) } else { None }
+    }
+
+    fn of(node: Option<NodeKey>, delivery: Delivery) -> Self {
+        let node = node.expect("each delivery on the way has a node");
+        Self { node, word: NodeWord::ToBranch(delivery) }
+    }
 }
 
 /// A word of the cluster's thread to a shard. The shard is the one that orders the room, or has its branch.

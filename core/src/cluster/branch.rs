@@ -229,6 +229,7 @@ impl Branch {
             }
             SlotHome::Frozen => {
                 self.detach(true);
+                self.ask_all_again();
                 self.home = None;
             }
         }
@@ -240,6 +241,7 @@ impl Branch {
             return;
         }
         self.detach(false);
+        self.ask_all_again();
         if home == SlotHome::There(node) {
             self.send_joins();
         }
@@ -263,11 +265,11 @@ impl Branch {
     /// Takes a welcome. True: its shard gets it, and the connection becomes a member.
     #[must_use]
     pub fn welcome(&mut self, node: NodeKey, run: Run, welcome: &Welcoming) -> bool {
-        if self.home != Some(node) {
+        let Welcoming { key, epoch, encoding, departure } = *welcome;
+        if self.home.is_some_and(|home| home != node) {
             self.stale += 1;
             return false;
         }
-        let Welcoming { key, epoch, encoding, departure } = *welcome;
         if self.joins.remove(&key).is_none() {
             // The home has counted a member that nobody is: it counts the member off again.
             self.stale += 1;
@@ -387,13 +389,18 @@ impl Branch {
     fn attach(&mut self, node: NodeKey) {
         if self.home != Some(node) {
             self.detach(true);
+            self.ask_all_again();
             self.home = Some(node);
         }
     }
 
+    /// Joins on their way are lost, or were for another home.
+    fn ask_all_again(&mut self) {
+        self.joins.values_mut().for_each(|waiting| waiting.is_sent = false);
+    }
+
     /// Has all members join again. `says_so`: the former home counts them off at once.
     fn detach(&mut self, says_so: bool) {
-        self.joins.values_mut().for_each(|waiting| waiting.is_sent = false);
         let Some(run) = self.run else { return };
         if says_so {
             self.tell_home(SegmentSaid::Moved);

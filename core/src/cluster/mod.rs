@@ -5,6 +5,7 @@
 
 use crate::limits::SHARDS_MAX;
 use crate::room::id::{NameKey, RoomName};
+use crate::room::message::Homeless;
 
 mod branch;
 
@@ -63,17 +64,6 @@ pub const fn node_place(node: NodeKey) -> usize {
 #[must_use]
 pub fn node_of_place(place: usize) -> Option<NodeKey> {
     u32::try_from(place.checked_sub(SHARDS_MAX)?).ok().map(NodeKey)
-}
-
-named! {
-    /// The reason why a node does not order a room.
-    pub enum Homeless {
-        /// No node orders the room at present, or its home has lost the right to. The same request may succeed
-        /// in a second.
-        NoHome = "no_home",
-        /// Another node orders the room. A request that came from a node is not forwarded again.
-        NotHome = "not_home",
-    }
 }
 
 impl SlotHome {

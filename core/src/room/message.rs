@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cluster::Homeless;
 use crate::now::millis;
 
 use super::id::{Key, MessageId, TypeName};
@@ -197,6 +196,17 @@ impl ShedReason {
     /// True for a limit of messages a second: the publisher sent too much.
     pub fn is_limit(self) -> bool {
         matches!(self, Self::TypeRate | Self::RoomRate | Self::KeyRate)
+    }
+}
+
+named! {
+    /// The reason why a node does not order a room.
+    pub enum Homeless {
+        /// No node orders the room at present, or its home has lost the right to. The same request may succeed
+        /// in a second.
+        NoHome = "no_home",
+        /// Another node orders the room. A request that came from a node is not forwarded again.
+        NotHome = "not_home",
     }
 }
 

@@ -6,13 +6,12 @@ use super::Room;
 use super::exchange::{Ask, Input, Join, Output, SegmentSaid, Stands, Told};
 use super::id::Epoch;
 use super::life::End;
-use super::message::{Published, Unavailable, Verdict};
+use super::message::{Homeless, Published, Unavailable, Verdict};
 use super::pending::PendingMessage;
 use super::readers::Purpose;
 use super::segments::Enrolled;
 use super::tally::RoomTally;
 use super::view::StreamRefusal;
-use crate::cluster::Homeless;
 
 /// A joining member, as receipts count it. `stands`: its place in the stream; `None` while the stream is unknown.
 pub(super) fn enrolled(join: &Join, epoch: Option<Epoch>, stands: Option<&Stands>) -> Enrolled {

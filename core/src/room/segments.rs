@@ -8,8 +8,7 @@ use super::id::{Encoding, Epoch};
 use super::pace::PassCost;
 use super::rate::Rate;
 use super::view::SegmentView;
-use crate::cluster::node_of_place;
-use crate::limits::SEGMENT_QUEUED_MAX;
+use crate::limits::{SEGMENT_QUEUED_MAX, SHARDS_MAX};
 
 /// The home's knowledge of a segment.
 #[derive(Debug, Default)]
@@ -21,6 +20,11 @@ struct HeldSegment {
     /// Batches on the way to the segment or queued there, not yet in a pass. At most `SEGMENT_QUEUED_MAX`.
     untaken: usize,
     cost: WriteCost,
+}
+
+/// True for the place of another node (`cluster::node_place`), false for a local shard.
+fn is_of_node(place: usize) -> bool {
+    place >= SHARDS_MAX
 }
 
 /// A member of a node's place, as receipts count it.
@@ -65,7 +69,7 @@ impl Segments {
 
     /// Members on local shards.
     pub(super) fn local_members(&self) -> u64 {
-        let local = self.held().filter(|(place, _)| node_of_place(*place).is_none());
+        let local = self.held().filter(|(place, _)| !is_of_node(*place));
         local.map(|(_, census)| census.members()).sum()
     }
 
@@ -78,7 +82,7 @@ impl Segments {
     pub(super) fn add_member(&mut self, place: usize, member: Enrolled) {
         let segment = self.by_place.entry(place).or_default();
         segment.census.add(member.encoding);
-        if node_of_place(place).is_some() {
+        if is_of_node(place) {
             *segment.roll.entry(member).or_default() += 1;
         }
     }
@@ -87,7 +91,7 @@ impl Segments {
     #[must_use]
     pub(super) fn remove_member(&mut self, place: usize, left: &Departure) -> bool {
         let Some(segment) = self.by_place.get_mut(&place) else { return false };
-        if node_of_place(place).is_some() {
+        if is_of_node(place) {
             let member = Enrolled::of(left);
             let Some(count) = segment.roll.get_mut(&member) else { return false };
             *count -= 1;
@@ -103,7 +107,7 @@ impl Segments {
     /// Forgets a node's place with its batches under way. Returns the members, each with a count.
     pub(super) fn lose(&mut self, place: usize) -> BTreeMap<Enrolled, u32> {
         // The members of a local segment are counted off one by one.
-        if node_of_place(place).is_none() {
+        if !is_of_node(place) {
             return BTreeMap::new();
         }
         self.by_place.remove(&place).map(|segment| segment.roll).unwrap_or_default()
@@ -132,7 +136,7 @@ impl Segments {
         if let Some(cost) = cost {
             segment.cost = cost;
             // The time of another node's processors makes no room hot on this node.
-            if node_of_place(place).is_none() {
+            if !is_of_node(place) {
                 self.pass_rate.add(cost.pass(segment.census).as_secs_f64(), now);
             }
         }
@@ -172,7 +176,7 @@ impl Segments {
 
     /// The views of the segments on local shards.
     pub(super) fn views(&self) -> impl Iterator<Item = SegmentView> {
-        let local = self.by_place.iter().filter(|(place, _)| node_of_place(**place).is_none());
+        let local = self.by_place.iter().filter(|(place, _)| !is_of_node(**place));
         let held = local.filter(|(_, segment)| segment.census.members() > 0);
         held.map(|(shard, segment)| SegmentView {
             shard: *shard,
@@ -186,7 +190,7 @@ impl Segments {
         assert!(self.by_place.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
         for (place, segment) in &self.by_place {
             // Small rooms only: with each input, a test of a large one would never end.
-            if node_of_place(*place).is_some() && segment.roll.len() <= 64 {
+            if is_of_node(*place) && segment.roll.len() <= 64 {
                 let enrolled: u64 = segment.roll.values().copied().map(u64::from).sum();
                 assert_eq!(enrolled, segment.census.members(), "each member of a node is enrolled");
             }

@@ -7,10 +7,9 @@ use serde::Serialize;
 use super::Counts;
 use super::id::{Epoch, TypeName};
 use super::ladder::Step;
-use super::message::Unavailable;
+use super::message::{Homeless, Unavailable};
 use super::pace::{Readable, RoomRules};
 use super::policy::{Merge, PolicyChange, Priority, Types};
-use crate::cluster::Homeless;
 use crate::now::millis;
 
 /// The answer of `GET /v1/rooms/{room}`.

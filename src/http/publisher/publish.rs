@@ -75,6 +75,7 @@ pub(super) async fn publish(
         }
         Published::RoomsFull => Err(Problem::rooms_full()),
         Published::Draining => Err(Problem::draining()),
+        Published::Homeless(homeless) => Err(Problem::homeless(homeless)),
     }
 }
 

@@ -87,6 +87,7 @@ pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> 
         // The drain may have begun since the check above.
         Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
         Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),
+        Err(NotConfigured::Homeless(homeless)) => Err(Problem::homeless(homeless)),
         Err(NotConfigured::Unfit(unfit)) => Err(settings::unfit_settings(unfit, share)),
     }
 }
