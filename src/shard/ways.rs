@@ -77,16 +77,16 @@ pub(crate) enum FromNode {
 #[derive(Debug)]
 pub(crate) struct Way {
     /// To the cluster's thread.
-    pub(crate) out: ArrayQueue<ToNode>,
+    pub(crate) out: Arc<ArrayQueue<ToNode>>,
     /// From the cluster's thread.
-    pub(crate) back: ArrayQueue<FromNode>,
+    pub(crate) back: Arc<ArrayQueue<FromNode>>,
 }
 
 impl Way {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            out: ArrayQueue::new(NODE_WAY_ENTRIES_MAX),
-            back: ArrayQueue::new(NODE_WAY_ENTRIES_MAX),
+            out: Arc::new(ArrayQueue::new(NODE_WAY_ENTRIES_MAX)),
+            back: Arc::new(ArrayQueue::new(NODE_WAY_ENTRIES_MAX)),
         })
     }
 }

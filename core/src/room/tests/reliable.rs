@@ -15,6 +15,7 @@ use crate::room::stored::{Asked, Page, Record, Stored};
 use crate::room::view::StreamRefusal;
 
 mod clocks;
+mod moves;
 mod receipts;
 mod sizes;
 
