@@ -58,6 +58,11 @@ pub const TERM_PART_MAX: u64 = 1 << 62;
 /// Words of a shard to other nodes on their way to the cluster's thread, and as many back. Above: a batch lapses,
 /// and other words wait on the side that sends them.
 pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
+/// Time for which a device's join waits for a home of its room. Above: refused with an error frame, `no_home`.
+pub const NO_HOME_AGE_MAX: Duration = Duration::from_secs(10);
+/// Pause before a join is asked again of a node that did not take it as the room's home, and between two looks for
+/// joins past [`NO_HOME_AGE_MAX`]. Above: the members of a moved room wait longer than the move took.
+pub const NO_HOME_RETRY: Duration = Duration::from_millis(500);
 /// Calls of the doors to other nodes that wait for the cluster's thread. Above: 503 `inbox_full`.
 pub const NODE_CALLS_MAX: usize = 1024;
 /// Bytes of a link's message, the largest payload of a NATS server by default. Above: an entry is cut into parts.

@@ -12,7 +12,7 @@ use crate::auth;
 use crate::cluster::calls::CallFailed;
 use crate::shard::handle::Unanswered;
 use roomcast_core::limits;
-use roomcast_core::room::message::{ShedReason, Unavailable};
+use roomcast_core::room::message::{Homeless, ShedReason, Unavailable};
 use roomcast_core::room::view::StreamRefusal;
 use roomcast_core::wire::publish::PublishError;
 
@@ -102,6 +102,15 @@ impl Problem {
     /// 503: the node is stopping.
     pub(super) fn draining() -> Self {
         Self::unavailable("draining", "this node is stopping; another node will answer")
+    }
+
+    /// 503: this node does not order the room.
+    pub(super) fn homeless(homeless: Homeless) -> Self {
+        let detail = match homeless {
+            Homeless::NoHome => "no node orders the room at present; try again after Retry-After",
+            Homeless::NotHome => "another node orders the room; try again after Retry-After",
+        };
+        Self::unavailable(homeless.name(), detail)
     }
 
     /// 503: more devices join than the rate allows. The `Retry-After` is this device's own.
@@ -315,6 +324,7 @@ impl From<StreamRefusal> for Problem {
             StreamRefusal::Unavailable(reason) => reason.into(),
             StreamRefusal::RoomsFull => Self::rooms_full(),
             StreamRefusal::Draining => Self::draining(),
+            StreamRefusal::Homeless(homeless) => Self::homeless(homeless),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
+use roomcast_core::cluster::NodeKey;
 use roomcast_core::fanout::segment::{Level, RefreshFrame, StreamPlace};
 use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
 use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
@@ -163,18 +164,40 @@ pub(super) struct LaneSide<Out, In> {
     own: VecDeque<Out>,
 }
 
-/// The lanes to one shard and from it.
+/// The lanes to one shard and from it, or the ways to the cluster's thread and back.
 #[derive(Debug)]
-struct LaneEnd<Out, In> {
+pub(super) struct LaneEnd<Out, In> {
     out: Arc<ArrayQueue<Out>>,
-    back: Arc<ArrayQueue<In>>,
+    pub(super) back: Arc<ArrayQueue<In>>,
     /// Entries that found the lane full. The joins and refreshes that the other shard has asked for bound the
     /// answers among them. Past `CONTROL_WAITING_MAX` words to a home, joins are refused.
     waiting: VecDeque<Out>,
     /// Room -> the newest batch that found the frame lane full. Empty for residents, who send no batch.
-    lapsed: BTreeMap<RoomName, Lapse>,
-    /// An entry was sent since the other shard was last woken.
-    touched: bool,
+    lapsed: BTreeMap<LapseOf, Lapse>,
+    /// An entry was sent since the other side was last woken.
+    pub(super) touched: bool,
+}
+
+/// The room of a batch, and the node that misses it; `None`: a shard of this node.
+type LapseOf = (Option<NodeKey>, RoomName);
+
+/// An entry of a lane in which batches may lapse.
+pub(super) trait Frames: Sized {
+    /// The delivery in the entry, and the node to which it goes. `None`: the entry is no delivery.
+    fn delivery(&self) -> Option<(Option<NodeKey>, &Delivery)>;
+
+    /// The entry that brings a delivery to a segment, or to a node.
+    fn of(node: Option<NodeKey>, delivery: Delivery) -> Self;
+}
+
+impl Frames for Delivery {
+    fn delivery(&self) -> Option<(Option<NodeKey>, &Delivery)> {
+        Some((None, self))
+    }
+
+    fn of(_: Option<NodeKey>, delivery: Delivery) -> Self {
+        delivery
+    }
 }
 
 /// The newest batch of a room that found the frame lane full.
@@ -206,13 +229,8 @@ fn queues<T>(shards: usize, entries_max: usize) -> Queues<T> {
 
 impl<Out, In> LaneSide<Out, In> {
     fn new(index: usize, out: &Queues<Out>, back: &Queues<In>) -> Self {
-        let end = |shard: usize| LaneEnd {
-            out: Arc::clone(&out[index][shard]),
-            back: Arc::clone(&back[shard][index]),
-            waiting: VecDeque::new(),
-            lapsed: BTreeMap::new(),
-            touched: false,
-        };
+        let end =
+            |shard: usize| LaneEnd::new(Arc::clone(&out[index][shard]), Arc::clone(&back[shard][index]));
         Self { index, ends: (0..out.len()).map(end).collect(), own: VecDeque::new() }
     }
 
@@ -239,9 +257,7 @@ impl<Out, In> LaneSide<Out, In> {
 
     /// True if nothing waits to be sent, and nothing to be taken.
     pub(super) fn is_quiet(&self) -> bool {
-        let is_quiet =
-            |end: &LaneEnd<Out, In>| end.waiting.is_empty() && end.lapsed.is_empty() && end.back.is_empty();
-        self.own.is_empty() && self.ends.iter().all(is_quiet)
+        self.own.is_empty() && self.ends.iter().all(LaneEnd::is_quiet)
     }
 
     /// True if `shard` has to be woken: an entry was sent to it since the last call.
@@ -281,7 +297,7 @@ impl ResidentLanes {
 
     /// True if so much waits for the control lane to `home` that joins are refused.
     pub(super) fn is_overloaded(&self, home: usize) -> bool {
-        self.ends[home].waiting.len() >= CONTROL_WAITING_MAX
+        self.ends[home].is_overloaded()
     }
 
     /// Sends waiting entries, as far as the lanes take them. True if entries still wait.
@@ -291,6 +307,20 @@ impl ResidentLanes {
 }
 
 impl<Out, In> LaneEnd<Out, In> {
+    pub(super) fn new(out: Arc<ArrayQueue<Out>>, back: Arc<ArrayQueue<In>>) -> Self {
+        Self { out, back, waiting: VecDeque::new(), lapsed: BTreeMap::new(), touched: false }
+    }
+
+    /// True if nothing waits to be sent, and nothing to be taken.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.lapsed.is_empty() && self.back.is_empty()
+    }
+
+    /// True if so much waits that joins are refused.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.waiting.len() >= CONTROL_WAITING_MAX
+    }
+
     /// Sends an entry. A full lane gives the entry back.
     fn push(&mut self, entry: Out) -> Result<(), Out> {
         self.out.push(entry)?;
@@ -299,7 +329,7 @@ impl<Out, In> LaneEnd<Out, In> {
     }
 
     /// Sends waiting entries. True if entries still wait.
-    fn pump(&mut self) -> bool {
+    pub(super) fn pump(&mut self) -> bool {
         while let Some(entry) = self.waiting.pop_front() {
             if let Err(refused) = self.push(entry) {
                 self.waiting.push_front(refused);
@@ -310,37 +340,46 @@ impl<Out, In> LaneEnd<Out, In> {
     }
 }
 
-impl LaneEnd<Delivery, Control> {
-    fn send(&mut self, delivery: Delivery) -> LaneSent {
-        let is_batch = matches!(delivery.said, HomeSaid::Level(_));
+impl<Out: Frames, In> LaneEnd<Out, In> {
+    /// Sends an entry, behind all waiting ones. A batch that meets a full lane lapses.
+    pub(super) fn send(&mut self, entry: Out) -> LaneSent {
         // The name is copied only while some batch has lapsed, which is rare.
-        let batch_of = (is_batch && !self.lapsed.is_empty()).then(|| delivery.room.clone());
-        // A delivery never overtakes one that waits: a welcome at seq 5 has to come before batch 6.
-        let sent = if self.waiting.is_empty() { self.push(delivery) } else { Err(delivery) };
+        let batch_of = if self.lapsed.is_empty() { None } else { lapse_of(&entry).map(|(of, _)| of) };
+        // An entry never overtakes one that waits: a welcome at seq 5 has to come before batch 6.
+        let sent = if self.waiting.is_empty() { self.push(entry) } else { Err(entry) };
         match sent {
             Ok(()) => {
                 // The batch itself shows the gap before it.
-                batch_of.map(|room| self.lapsed.remove(&room));
+                batch_of.map(|of| self.lapsed.remove(&of));
             }
-            Err(Delivery { room, run, said: HomeSaid::Level(level) }) => {
-                self.lapsed.insert(room, Lapse { run, seq: level.seq });
-                return LaneSent::Lapsed;
-            }
-            // Somebody waits for an answer, so an answer is kept.
-            Err(answer) => self.waiting.push_back(answer),
+            Err(refused) => match lapse_of(&refused) {
+                Some((of, lapse)) => {
+                    self.lapsed.insert(of, lapse);
+                    return LaneSent::Lapsed;
+                }
+                // Somebody waits for an answer, so an answer is kept.
+                None => self.waiting.push_back(refused),
+            },
         }
         LaneSent::Yes
     }
 
     /// Tells segments of batches that found the lane full. True if some are still untold.
-    fn pump_gaps(&mut self) -> bool {
-        while let Some((room, lapse)) = self.lapsed.pop_first() {
-            let gap = Delivery { room: room.clone(), run: lapse.run, said: HomeSaid::Gap { seq: lapse.seq } };
-            if self.push(gap).is_err() {
-                self.lapsed.insert(room, lapse);
+    pub(super) fn pump_gaps(&mut self) -> bool {
+        while let Some((of, lapse)) = self.lapsed.pop_first() {
+            let said = HomeSaid::Gap { seq: lapse.seq };
+            let gap = Delivery { room: of.1.clone(), run: lapse.run, said };
+            if self.push(Out::of(of.0, gap)).is_err() {
+                self.lapsed.insert(of, lapse);
                 return true;
             }
         }
         false
     }
+}
+
+/// The batch of an entry, if it is one.
+fn lapse_of<Out: Frames>(entry: &Out) -> Option<(LapseOf, Lapse)> {
+    let (node, Delivery { room, run, said: HomeSaid::Level(level) }) = entry.delivery()? else { return None };
+    Some(((node, room.clone()), Lapse { run: *run, seq: level.seq }))
 }

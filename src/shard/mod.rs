@@ -19,6 +19,7 @@ pub mod residents;
 mod ask;
 mod inbox;
 mod ladder;
+mod nodes;
 mod plan;
 mod run;
 pub(crate) mod slots;
@@ -29,6 +30,7 @@ pub(crate) mod ways;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use self::branches::Branches;
 use self::homes::Homes;
 use self::lane::Lanes;
 pub use self::plan::Plan;
@@ -37,6 +39,7 @@ use self::residents::connection::Socket;
 use crate::metrics::tally::{Holdings, Tally};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
+use roomcast_core::room::message::Homeless;
 
 /// Deliveries of one lane, control entries of one lane, and due rooms of a turn, each at most; so that no
 /// source starves another.
@@ -44,6 +47,9 @@ const TURN_ENTRIES_MAX: usize = 256;
 
 /// Pause before entries that found a lane full are sent again.
 const PUMP_INTERVAL: Duration = Duration::from_millis(2);
+
+/// The code of a join's refusal by a node that is not the home: the branch asks again.
+const NOT_HOME: &str = Homeless::NotHome.name();
 
 /// Hash tables with seeds of the plan: the same order of events and the same key give the same shard.
 type Table<K, V> = HashMap<K, V, ahash::RandomState>;
@@ -61,6 +67,8 @@ pub struct Shard<S> {
     pub homes: Homes,
     /// The segments and connections on this shard.
     pub residents: Residents<S>,
+    /// The stand-ins of rooms that other nodes order. `None`: the node is alone.
+    branches: Option<Branches>,
     drain: Drain,
     /// Moment to send again what found a lane full.
     pump_again: Option<Instant>,
@@ -84,6 +92,7 @@ impl<S: Socket> Shard<S> {
         Self {
             homes: Homes::new(plan.clone(), homes),
             residents: Residents::new(plan, residents, now),
+            branches: None,
             drain: Drain::No,
             pump_again: None,
         }
@@ -94,8 +103,9 @@ impl<S: Socket> Shard<S> {
     pub fn turn(&mut self, now: Now) -> bool {
         // Publishes since the last turn have left batches for segments here.
         self.exchange(now);
-        let mut busy = self.residents.take_from_lanes(now);
-        busy |= self.homes.take_from_lanes(now);
+        let mut busy = self.take_from_nodes(now);
+        busy |= self.residents.take_from_lanes(now);
+        busy |= self.take_from_lanes(now);
         self.exchange(now);
         busy |= match self.drain {
             Drain::Flushing => self.homes.flush_all(now),
@@ -103,13 +113,14 @@ impl<S: Socket> Shard<S> {
         };
         // Before the passes, so that a batch leaves in the turn that cut it.
         self.exchange(now);
+        busy |= self.residents.take_moves();
         busy |= self.residents.take_looks(now);
         busy |= self.residents.take_metered_passes(now);
         busy |= self.residents.take_farewells(now);
         self.residents.sweep(now);
         self.residents.drop_ended(now);
         self.exchange(now);
-        let is_stuck = self.homes.lanes.pump() | self.residents.lanes.pump();
+        let is_stuck = self.pump_nodes(now) | self.homes.lanes.pump() | self.residents.lanes.pump();
         // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
         self.pump_again = is_stuck.then(|| now.instant + PUMP_INTERVAL);
         busy || self.residents.is_passing_somewhere()
@@ -119,7 +130,8 @@ impl<S: Socket> Shard<S> {
     #[must_use]
     pub fn poll_deadline(&self) -> Instant {
         let deadline = self.residents.poll_deadline();
-        let others = [self.homes.poll_deadline(), self.pump_again];
+        let look = self.branches.as_ref().and_then(Branches::poll_deadline);
+        let others = [self.homes.poll_deadline(), self.pump_again, look];
         others.into_iter().flatten().fold(deadline, Instant::min)
     }
 
@@ -132,7 +144,10 @@ impl<S: Socket> Shard<S> {
 
     /// Counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
-        let homes = std::mem::take(&mut self.homes.tally);
+        let mut homes = std::mem::take(&mut self.homes.tally);
+        if let Some(branches) = &mut self.branches {
+            homes.rooms.stale_words += std::mem::take(&mut branches.stale);
+        }
         Tally { homes, ..std::mem::take(&mut self.residents.tally) }
     }
 
@@ -172,6 +187,19 @@ impl<S: Socket> Shard<S> {
         self.residents.check_invariants();
     }
 
+    /// Takes a turn's worth of entries off each control lane. True if more are there.
+    fn take_from_lanes(&mut self, now: Now) -> bool {
+        let mut busy = false;
+        for shard in 0..self.homes.lanes.shards() {
+            for taken in 1..=TURN_ENTRIES_MAX {
+                let Some(control) = self.homes.lanes.next_from(shard) else { break };
+                self.take_control(shard, control, now);
+                busy |= taken == TURN_ENTRIES_MAX;
+            }
+        }
+        busy
+    }
+
     /// Empties the lanes between the homes and the residents of this shard.
     ///
     /// Each word of a segment may have the home deliver something, which comes before the next word: so a
@@ -182,7 +210,7 @@ impl<S: Socket> Shard<S> {
                 self.residents.take_delivery(delivery, now);
             }
             let Some(control) = self.residents.lanes.next_own() else { return };
-            self.homes.take_control(self.homes.lanes.index, control, now);
+            self.take_control(self.homes.lanes.index, control, now);
         }
     }
 }

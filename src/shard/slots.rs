@@ -14,13 +14,29 @@ pub(crate) struct Slots {
     /// Grows with each change. A shard compares the number with its last look.
     changes: AtomicU64,
     /// Locked for one copy at a time.
-    standings: RwLock<[Standing; SLOTS]>,
+    stood: RwLock<Stood>,
+}
+
+/// The standings of all slots at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stood {
+    pub(crate) standings: [Standing; SLOTS],
+    /// Times that this node has lost each slot. A slot that was lost and is held again has no rooms from before,
+    /// even if nobody looked meanwhile.
+    pub(crate) losses: [u32; SLOTS],
+}
+
+impl Default for Stood {
+    /// Slots without a home.
+    fn default() -> Self {
+        Self { standings: [Standing::default(); SLOTS], losses: [0; SLOTS] }
+    }
 }
 
 impl Slots {
     /// Slots without a home. `key` is the cluster's.
     pub(crate) fn new(key: NameKey) -> Self {
-        Self { key, changes: AtomicU64::new(0), standings: RwLock::new([Standing::default(); SLOTS]) }
+        Self { key, changes: AtomicU64::new(0), stood: RwLock::default() }
     }
 
     /// The slot of a room.
@@ -30,18 +46,20 @@ impl Slots {
 
     /// The standing of a slot.
     pub(crate) fn standing(&self, slot: Slot) -> Standing {
-        self.standings.read()[slot.index()]
+        self.stood.read().standings[slot.index()]
     }
 
     /// The standings of all slots.
-    pub(crate) fn all(&self) -> [Standing; SLOTS] {
-        *self.standings.read()
+    pub(crate) fn all(&self) -> Stood {
+        *self.stood.read()
     }
 
     /// Changes the standing of a slot. The caller wakes the shards.
     pub(crate) fn set(&self, slot: Slot, standing: Standing) {
-        let mut standings = self.standings.write();
-        standings[slot.index()] = standing;
+        let mut stood = self.stood.write();
+        let former = std::mem::replace(&mut stood.standings[slot.index()], standing);
+        let is_lost = former.home.is_own() && !standing.home.is_own();
+        stood.losses[slot.index()] += u32::from(is_lost);
         // Under the lock: a shard that sees the number finds the change.
         self.changes.fetch_add(1, Ordering::Release);
     }

@@ -1,5 +1,7 @@
 //! The ladder, the inbox and the way in together.
 
+mod nodes;
+
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::lane::{Control, Delivery};
+use super::lane::{Control, Delivery, Frames};
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::limits::NODE_WAY_ENTRIES_MAX;
 use roomcast_core::room::id::{RoomName, Run, Seq};
@@ -32,6 +32,17 @@ pub(crate) enum NodeWord {
 pub(crate) struct ToNode {
     pub(crate) node: NodeKey,
     pub(crate) word: NodeWord,
+}
+
+impl Frames for ToNode {
+    fn delivery(&self) -> Option<(Option<NodeKey>, &Delivery)> {
+        if let NodeWord::ToBranch(delivery) = &self.word { Some((Some(self.node), delivery)) } else { None }
+    }
+
+    fn of(node: Option<NodeKey>, delivery: Delivery) -> Self {
+        let node = node.expect("each delivery on the way has a node");
+        Self { node, word: NodeWord::ToBranch(delivery) }
+    }
 }
 
 /// A word of the cluster's thread to a shard. The shard is the one that orders the room, or has its branch.
@@ -68,16 +79,16 @@ pub(crate) enum FromNode {
 #[derive(Debug)]
 pub(crate) struct Way {
     /// To the cluster's thread.
-    pub(crate) out: ArrayQueue<ToNode>,
+    pub(crate) out: Arc<ArrayQueue<ToNode>>,
     /// From the cluster's thread.
-    pub(crate) back: ArrayQueue<FromNode>,
+    pub(crate) back: Arc<ArrayQueue<FromNode>>,
 }
 
 impl Way {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            out: ArrayQueue::new(NODE_WAY_ENTRIES_MAX),
-            back: ArrayQueue::new(NODE_WAY_ENTRIES_MAX),
+            out: Arc::new(ArrayQueue::new(NODE_WAY_ENTRIES_MAX)),
+            back: Arc::new(ArrayQueue::new(NODE_WAY_ENTRIES_MAX)),
         })
     }
 }

@@ -176,7 +176,8 @@ impl Flow {
             let encoding = Encoding::Json;
             let seen = None;
             let cursor = None;
-            let join = Join { shard: 0, connection, join: 1, encoding, seen, cursor, device: 0 };
+            let join =
+                Join { shard: 0, connection, join: 1, encoding, seen, cursor, device: 0, moved: false };
             flow.tell(Input::Segment { shard: 0, said: SegmentSaid::Join(join) }, &[]);
         }
         flow

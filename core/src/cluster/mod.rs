@@ -3,15 +3,19 @@
 //! A room belongs to a slot. The rooms of a slot share their home node, the log of their reliable messages, and
 //! the term of that home.
 
+mod branch;
 pub mod link;
 mod members;
 pub mod node;
 mod rendezvous;
 pub mod view;
 
+pub use branch::{Branch, BranchSaid, JoinKey, Welcoming};
 pub use members::{OwnNode, Peer};
 
+use crate::limits::SHARDS_MAX;
 use crate::room::id::{NameKey, RoomName};
+use crate::room::message::Homeless;
 
 /// Number of slots of a cluster, fixed for the life of its streams.
 pub const SLOTS: usize = 256;
@@ -55,6 +59,42 @@ pub struct Term {
 /// another number, and no number is used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeKey(pub u32);
+
+/// The place of a node among the segments of a room. Places below `SHARDS_MAX` are local shards.
+#[must_use]
+pub const fn node_place(node: NodeKey) -> usize {
+    SHARDS_MAX + node.0 as usize
+}
+
+/// The node of a place; `None`: the place is a local shard.
+#[must_use]
+pub fn node_of_place(place: usize) -> Option<NodeKey> {
+    u32::try_from(place.checked_sub(SHARDS_MAX)?).ok().map(NodeKey)
+}
+
+impl SlotHome {
+    /// True if this node orders the rooms, or did until its right to order was in doubt.
+    #[must_use]
+    pub fn is_own(self) -> bool {
+        matches!(self, Self::Here | Self::Frozen)
+    }
+
+    /// The node that orders the rooms, if it is another one.
+    #[must_use]
+    pub fn other(self) -> Option<NodeKey> {
+        if let Self::There(node) = self { Some(node) } else { None }
+    }
+
+    /// The reason why a request can't be taken here; `None`: this node orders the rooms.
+    #[must_use]
+    pub fn refusal(self) -> Option<Homeless> {
+        match self {
+            Self::Here => None,
+            Self::Nobody | Self::Frozen => Some(Homeless::NoHome),
+            Self::There(_) => Some(Homeless::NotHome),
+        }
+    }
+}
 
 /// The standing of a slot, as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

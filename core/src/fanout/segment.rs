@@ -265,7 +265,8 @@ impl Segment {
         member.last_seq = VACANT;
         let encoding = member.encoding;
         self.holes.push(slot);
-        self.census.remove(encoding);
+        let was_member = self.census.remove(encoding);
+        assert!(was_member, "the census counts each member");
         let acked = self.cursors.leave(slot);
         self.lacking.remove(&slot);
         Departure {
@@ -275,6 +276,12 @@ impl Segment {
             counts_from: acked.counts_from,
             device: acked.device,
         }
+    }
+
+    /// The last seq of a member, and the last offset that the member has acknowledged or was welcomed with.
+    #[must_use]
+    pub fn stands(&self, slot: u32) -> (Seq, u64) {
+        (self.members[slot as usize].last_seq, self.cursors.acked[slot as usize].through)
     }
 
     /// Takes an acknowledgement of everything up to `offset`. False for an impossible offset: never sent, or

@@ -31,7 +31,7 @@ pub enum Input {
     },
     /// The words of a segment of the room.
     Segment {
-        /// The index of the segment's shard.
+        /// The place of the segment: the index of its shard, or the place of a node (`cluster::node_place`).
         shard: usize,
         /// The segment's words.
         said: SegmentSaid,
@@ -90,6 +90,18 @@ pub enum Input {
     Due,
     /// The node is draining: nothing may wait any longer.
     Flush,
+    /// All members of a place are gone, and none of them will be heard of: the link to their node has ended. They
+    /// count as departures without an acknowledgement.
+    PlaceLost {
+        /// The place.
+        place: usize,
+    },
+    /// The right to order is in doubt (true), or certain again: a frozen room cuts nothing, and refuses
+    /// publishes.
+    Freeze(bool),
+    /// Another node has become the home. Publishers and asks under way are answered, and the room ends without a
+    /// word to its members about an end. Followed by [`Output::Lost`].
+    Lost,
     /// The publisher closes the room.
     Close,
 }
@@ -129,6 +141,8 @@ pub enum SegmentSaid {
         /// The acknowledgement.
         early: EarlyAck,
     },
+    /// All members have left the segment, and join again. Earlier words of the segment are about its former life.
+    Moved,
 }
 
 /// An acknowledgement of messages older than the member's segment.
@@ -234,6 +248,8 @@ pub struct Join {
     pub cursor: Option<Cursor>,
     /// A hash of the device's name; 0: the device gave none.
     pub device: u64,
+    /// The connection was a member until the room moved: bounds for newcomers do not hold for it.
+    pub moved: bool,
 }
 
 /// A departure of a member.
@@ -293,6 +309,19 @@ pub enum Told {
     StreamEnded(Result<ClosedView, StreamRefusal>),
     /// The pulled messages, and the reason why the cursor was not honoured.
     Pulled(Result<(Opening, Option<&'static str>), StreamRefusal>),
+}
+
+impl Told {
+    /// The refusal of an ask.
+    #[must_use]
+    pub fn refused(ask: Ask, refusal: StreamRefusal) -> Self {
+        match ask {
+            Ask::Receipt { .. } => Self::Receipt(Err(refusal)),
+            Ask::Recall { .. } => Self::Recalled(Err(refusal)),
+            Ask::Pull { .. } => Self::Pulled(Err(refusal)),
+            Ask::EndStream => Self::StreamEnded(Err(refusal)),
+        }
+    }
 }
 
 /// An output of a room. Outputs follow from inputs.
@@ -385,6 +414,15 @@ pub enum Output {
     },
     /// Members know a former reliable stream, or none. All members have to come back.
     StreamChanged,
+    /// A join that the room has not taken, and never will: another node has become the home.
+    GaveBack {
+        /// The place of the asking segment.
+        place: usize,
+        /// The join.
+        join: Join,
+    },
+    /// Another node has become the home. The shard has the members join again, and drops the room.
+    Lost,
     /// The room is closed. The shard tells every segment, and drops the room.
     Closed,
     /// The room is not used. The shard drops the room.
@@ -518,10 +556,13 @@ impl Census {
         self.0[encoding as usize] += 1;
     }
 
-    /// Removes a member.
-    pub fn remove(&mut self, encoding: Encoding) {
+    /// Removes a member. Returns false if there is none of this encoding.
+    #[must_use]
+    pub fn remove(&mut self, encoding: Encoding) -> bool {
         let members = &mut self.0[encoding as usize];
-        *members = members.checked_sub(1).expect("only members leave");
+        let is_one = *members > 0;
+        *members = members.saturating_sub(1);
+        is_one
     }
 
     /// The members of all encodings.

@@ -77,8 +77,8 @@ impl Room {
         }
     }
 
-    /// Returns true if every segment has room for a further batch.
+    /// Returns true if every segment has room for a further batch, and the right to order is certain.
     pub(super) fn may_cut(&self) -> bool {
-        self.segments.batches_left() > 0
+        !self.life.is_frozen && self.segments.batches_left() > 0
     }
 }

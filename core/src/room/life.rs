@@ -21,6 +21,8 @@ pub(super) struct Life {
     /// The next look for outdated state; `None` while nothing in the room ages.
     pub(super) tidy_due: Option<Instant>,
     pub(super) end: End,
+    /// The right to order is in doubt: nothing is cut, and publishes are refused.
+    pub(super) is_frozen: bool,
 }
 
 /// The room's way to its end.
@@ -42,6 +44,7 @@ impl Life {
             idle_close: None,
             tidy_due: None,
             end: End::Open,
+            is_frozen: false,
         }
     }
 

@@ -199,6 +199,17 @@ impl ShedReason {
     }
 }
 
+named! {
+    /// The reason why a node does not order a room.
+    pub enum Homeless {
+        /// No node orders the room at present, or its home has lost the right to. The same request may succeed
+        /// in a second.
+        NoHome = "no_home",
+        /// Another node orders the room. A request that came from a node is not forwarded again.
+        NotHome = "not_home",
+    }
+}
+
 /// The result of a publish with valid messages alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Published {
@@ -213,4 +224,6 @@ pub enum Published {
     RoomsFull,
     /// The node is draining. Nothing was taken.
     Draining,
+    /// This node does not order the room. Nothing was taken.
+    Homeless(Homeless),
 }

@@ -50,6 +50,7 @@ mod gathering;
 mod latest;
 mod life;
 mod members;
+mod moves;
 mod parked;
 mod pending;
 mod publish;
@@ -81,6 +82,7 @@ use self::ids::Ids;
 use self::life::{End, Life};
 use self::limit::Limits;
 use self::message::{Class, Message, Verdict};
+use self::moves::enrolled;
 use self::pace::{RoomRules, RoomSettings, Unfit};
 use self::parked::Parked;
 use self::pending::PendingPublishes;
@@ -154,7 +156,7 @@ impl Room {
         self.state.seq
     }
 
-    /// Members on all shards.
+    /// Members at all places.
     pub fn members(&self) -> u64 {
         self.segments.members()
     }
@@ -170,7 +172,7 @@ impl Room {
         self.members().max(self.audience.expected.unwrap_or(0))
     }
 
-    /// The shards with members of the room, each with a count.
+    /// The places with members of the room, each with a count.
     pub fn segments(&self) -> impl Iterator<Item = (usize, Census)> {
         self.segments.held()
     }
@@ -282,7 +284,7 @@ impl Room {
             self.life.tidy_due,
             self.poll_store_due(),
             drop,
-            self.life.close_due(),
+            self.life.close_due().filter(|_| !self.life.is_frozen),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -306,6 +308,7 @@ impl Room {
 
     /// Takes an input, or parks it until the stream is loaded.
     fn take_input(&mut self, input: Input, now: Now, tally: &mut RoomTally) {
+        let Some(input) = self.unless_frozen(input) else { return };
         // A room at its end does not wait for a load.
         if self.life.end != End::Open || !self.is_early(&input) || !self.needs_stream(now) {
             return self.take_input_now(input, now, tally);
@@ -361,6 +364,9 @@ impl Room {
             Input::Due => self.due(now, tally),
             Input::Flush => self.flush(now.instant, tally),
             Input::Close => self.life.end = End::Closing,
+            Input::PlaceLost { place } => self.lose_place(place, now.instant, tally),
+            Input::Freeze(is_frozen) => self.life.is_frozen = is_frozen,
+            Input::Lost => self.lose(tally),
         }
     }
 
@@ -371,10 +377,12 @@ impl Room {
                 self.flush_if_due(now.instant, tally);
                 self.join(shard, join, now, tally);
             }
-            SegmentSaid::Left(left) => self.leave(shard, left, now.instant),
+            SegmentSaid::Left(left) => self.leave(shard, left, now.instant, tally),
+            SegmentSaid::Moved => self.lose_place(shard, now.instant, tally),
             // A pass costs more or less than before, or there is room for a further batch.
             SegmentSaid::Taken { batches, cost } => {
-                self.segments.taken(shard, batches, cost, now.instant);
+                let were_sent = self.segments.taken(shard, batches, cost, now.instant);
+                tally.stale_words += u64::from(!were_sent);
                 self.gathering.pace.passes_cost(self.segments.pass_cost());
             }
             SegmentSaid::Counted(counts) => self.segments.ended += counts,
@@ -391,22 +399,29 @@ impl Room {
 
     fn join(&mut self, shard: usize, join: Join, now: Now, tally: &mut RoomTally) {
         self.life.last_used = now.instant;
-        self.segments.add_member(shard, join.encoding);
-        self.members_changed(now.instant);
         let (history_after, resumed) = self.resume(join.seen, now.instant);
         let stands = self.stream.join(&join);
+        self.segments.add_member(shard, enrolled(&join, self.stream.epoch, stands.as_ref()));
+        self.members_changed(now.instant);
         tally.resets += u64::from(stands.is_some_and(|stands| stands.reset.is_some()));
         self.outputs.push_back(Output::Welcomed(Welcomed { shard, join, history_after, resumed, stands }));
     }
 
-    fn leave(&mut self, shard: usize, left: Departure, now: Instant) {
+    fn leave(&mut self, shard: usize, left: Departure, now: Instant, tally: &mut RoomTally) {
+        if !self.segments.remove_member(shard, &left) {
+            tally.stale_words += 1;
+            return;
+        }
         self.life.last_used = now;
-        self.segments.remove_member(shard, left.encoding);
+        self.count_off(&left);
+        self.members_changed(now);
+    }
+
+    fn count_off(&mut self, left: &Departure) {
         // Offsets of a stream that was replaced mean nothing in this one.
         if left.epoch == self.stream.epoch {
-            self.stream.leave(&left);
+            self.stream.leave(left);
         }
-        self.members_changed(now);
     }
 
     fn members_changed(&mut self, now: Instant) {
@@ -438,7 +453,7 @@ impl Room {
         if is_due(self.audience.due) {
             self.tell_audience(now, tally);
         }
-        if is_due(self.life.close_due()) {
+        if is_due(self.life.close_due()) && !self.life.is_frozen {
             self.life.end = End::Closing;
         }
     }

@@ -122,7 +122,7 @@ impl Room {
         Verdict::Durable { offset }
     }
 
-    fn answer(&mut self, Pending { whose, verdicts, .. }: Pending) {
+    pub(super) fn answer(&mut self, Pending { whose, verdicts, .. }: Pending) {
         match whose {
             Whose::Publish { ticket } => {
                 let published = Published::Taken(verdicts);

@@ -3,27 +3,58 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::exchange::{Census, Counts, WriteCost};
-use super::id::Encoding;
+use super::exchange::{Census, Counts, Departure, WriteCost};
+use super::id::{Encoding, Epoch};
 use super::pace::PassCost;
 use super::rate::Rate;
 use super::view::SegmentView;
-use crate::limits::SEGMENT_QUEUED_MAX;
+use crate::limits::{SEGMENT_QUEUED_MAX, SHARDS_MAX};
 
 /// The home's knowledge of a segment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct HeldSegment {
     census: Census,
+    /// Members by the way in which receipts count them, for places of nodes alone: such a place may be lost without
+    /// a word about each member.
+    roll: BTreeMap<Enrolled, u32>,
     /// Batches on the way to the segment or queued there, not yet in a pass. At most `SEGMENT_QUEUED_MAX`.
     untaken: usize,
     cost: WriteCost,
 }
 
+/// True for the place of another node (`cluster::node_place`), false for a local shard.
+fn is_of_node(place: usize) -> bool {
+    place >= SHARDS_MAX
+}
+
+/// A member of a node's place, as receipts count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Enrolled {
+    pub(super) encoding: Encoding,
+    /// The epoch known to the member.
+    pub(super) epoch: Option<Epoch>,
+    pub(super) counts_from: u64,
+    pub(super) device: u64,
+}
+
+impl Enrolled {
+    fn of(left: &Departure) -> Self {
+        let Departure { encoding, epoch, counts_from, device, .. } = *left;
+        Self { encoding, epoch, counts_from, device }
+    }
+
+    /// The departure of the member without a word of it.
+    pub(super) fn departure(self) -> Departure {
+        let Self { encoding, epoch, counts_from, device } = self;
+        Departure { encoding, epoch, acked: 0, counts_from, device }
+    }
+}
+
 /// All segments of a room.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    /// Shard index -> the segment on that shard.
-    by_shard: BTreeMap<usize, HeldSegment>,
+    /// Place -> the segment there: on a local shard, or all members of another node.
+    by_place: BTreeMap<usize, HeldSegment>,
     /// The counts of ended segments.
     pub(super) ended: Counts,
     /// Processor time of passes, in seconds each second, all shards together.
@@ -31,44 +62,92 @@ pub(super) struct Segments {
 }
 
 impl Segments {
-    /// Members on all shards.
+    /// Members at all places.
     pub(super) fn members(&self) -> u64 {
-        self.by_shard.values().map(|segment| segment.census.members()).sum()
+        self.by_place.values().map(|segment| segment.census.members()).sum()
     }
 
-    /// The shards with members, each with a count.
+    /// Members on local shards.
+    pub(super) fn local_members(&self) -> u64 {
+        let local = self.held().filter(|(place, _)| !is_of_node(*place));
+        local.map(|(_, census)| census.members()).sum()
+    }
+
+    /// The places with members, each with a count.
     pub(super) fn held(&self) -> impl Iterator<Item = (usize, Census)> {
-        let held = self.by_shard.iter().filter(|(_, segment)| segment.census.members() > 0);
-        held.map(|(shard, segment)| (*shard, segment.census))
+        let held = self.by_place.iter().filter(|(_, segment)| segment.census.members() > 0);
+        held.map(|(place, segment)| (*place, segment.census))
     }
 
-    pub(super) fn add_member(&mut self, shard: usize, encoding: Encoding) {
-        self.by_shard.entry(shard).or_default().census.add(encoding);
+    pub(super) fn add_member(&mut self, place: usize, member: Enrolled) {
+        let segment = self.by_place.entry(place).or_default();
+        segment.census.add(member.encoding);
+        if is_of_node(place) {
+            *segment.roll.entry(member).or_default() += 1;
+        }
     }
 
-    pub(super) fn remove_member(&mut self, shard: usize, encoding: Encoding) {
-        let segment = self.by_shard.get_mut(&shard).expect("members leave where they joined");
-        segment.census.remove(encoding);
-        self.forget_if_empty(shard);
+    /// Returns false, and nothing changes, for a departure of nobody: another node may repeat itself, or err.
+    #[must_use]
+    pub(super) fn remove_member(&mut self, place: usize, left: &Departure) -> bool {
+        let Some(segment) = self.by_place.get_mut(&place) else { return false };
+        if is_of_node(place) {
+            let member = Enrolled::of(left);
+            let Some(count) = segment.roll.get_mut(&member) else { return false };
+            *count -= 1;
+            if *count == 0 {
+                segment.roll.remove(&member);
+            }
+        }
+        let was_member = segment.census.remove(left.encoding);
+        self.forget_if_empty(place);
+        was_member
     }
 
-    /// A segment took `batches` into a pass of this cost, or dropped the batches (`None`).
-    pub(super) fn taken(&mut self, shard: usize, batches: usize, cost: Option<WriteCost>, now: Instant) {
+    /// Forgets a node's place with its batches under way. Returns the members, each with a count.
+    pub(super) fn lose(&mut self, place: usize) -> BTreeMap<Enrolled, u32> {
+        // The members of a local segment are counted off one by one.
+        if !is_of_node(place) {
+            return BTreeMap::new();
+        }
+        self.by_place.remove(&place).map(|segment| segment.roll).unwrap_or_default()
+    }
+
+    /// True if a place has members, or owes a word about a batch.
+    pub(super) fn has(&self, place: usize) -> bool {
+        self.by_place.contains_key(&place)
+    }
+
+    /// A segment took `batches` into a pass of this cost, or dropped the batches (`None`). Returns false if more
+    /// batches are said to be taken than were sent: a batch counted as taken was taken after all.
+    #[must_use]
+    pub(super) fn taken(
+        &mut self,
+        place: usize,
+        batches: usize,
+        cost: Option<WriteCost>,
+        now: Instant,
+    ) -> bool {
         // A segment is forgotten only once all its batches are taken: a later word of it brings its cost
         // alone.
-        let Some(segment) = self.by_shard.get_mut(&shard) else { return };
-        segment.untaken = segment.untaken.checked_sub(batches).expect("only what was sent is taken");
+        let Some(segment) = self.by_place.get_mut(&place) else { return batches == 0 };
+        let were_sent = segment.untaken >= batches;
+        segment.untaken = segment.untaken.saturating_sub(batches);
         if let Some(cost) = cost {
             segment.cost = cost;
-            self.pass_rate.add(cost.pass(segment.census).as_secs_f64(), now);
+            // The time of another node's processors makes no room hot on this node.
+            if !is_of_node(place) {
+                self.pass_rate.add(cost.pass(segment.census).as_secs_f64(), now);
+            }
         }
-        self.forget_if_empty(shard);
+        self.forget_if_empty(place);
+        were_sent
     }
 
     /// A batch goes to every segment with members.
     pub(super) fn send_batch(&mut self) {
         // A segment that just lost its last member is not sent the batch, and owes no answer for it.
-        for segment in self.by_shard.values_mut().filter(|segment| segment.census.members() > 0) {
+        for segment in self.by_place.values_mut().filter(|segment| segment.census.members() > 0) {
             segment.untaken += 1;
         }
     }
@@ -76,18 +155,18 @@ impl Segments {
     /// Batches until the fullest segment is full.
     pub(super) fn batches_left(&self) -> usize {
         // Cutting on for the other segments would have the fullest one miss batches.
-        let untaken = self.by_shard.values().map(|segment| segment.untaken).max();
+        let untaken = self.by_place.values().map(|segment| segment.untaken).max();
         SEGMENT_QUEUED_MAX - untaken.unwrap_or(0)
     }
 
     /// Returns true if every batch is in a pass.
     pub(super) fn have_taken_all(&self) -> bool {
-        self.by_shard.values().all(|segment| segment.untaken == 0)
+        self.by_place.values().all(|segment| segment.untaken == 0)
     }
 
     /// The cost of a pass on the shard where passes have to be farthest apart.
     pub(super) fn pass_cost(&self) -> PassCost {
-        let costs = self.by_shard.values().map(|segment| PassCost {
+        let costs = self.by_place.values().map(|segment| PassCost {
             pass: segment.cost.pass(segment.census),
             stretch_permille: segment.cost.stretch_permille,
         });
@@ -95,8 +174,10 @@ impl Segments {
         costs.max_by_key(|cost| cost.pass.saturating_mul(cost.stretch_permille)).unwrap_or_default()
     }
 
+    /// The views of the segments on local shards.
     pub(super) fn views(&self) -> impl Iterator<Item = SegmentView> {
-        let held = self.by_shard.iter().filter(|(_, segment)| segment.census.members() > 0);
+        let local = self.by_place.iter().filter(|(place, _)| !is_of_node(**place));
+        let held = local.filter(|(_, segment)| segment.census.members() > 0);
         held.map(|(shard, segment)| SegmentView {
             shard: *shard,
             members: segment.census.members(),
@@ -106,14 +187,21 @@ impl Segments {
     }
 
     pub(super) fn check_invariants(&self) {
-        assert!(self.by_shard.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
+        assert!(self.by_place.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
+        for (place, segment) in &self.by_place {
+            // Small rooms only: with each input, a test of a large one would never end.
+            if is_of_node(*place) && segment.roll.len() <= 64 {
+                let enrolled: u64 = segment.roll.values().copied().map(u64::from).sum();
+                assert_eq!(enrolled, segment.census.members(), "each member of a node is enrolled");
+            }
+        }
     }
 
     /// Forgets a segment without members and without batches on the way.
-    fn forget_if_empty(&mut self, shard: usize) {
+    fn forget_if_empty(&mut self, place: usize) {
         let is_empty = |segment: &HeldSegment| segment.census.members() == 0 && segment.untaken == 0;
-        if self.by_shard.get(&shard).is_some_and(is_empty) {
-            self.by_shard.remove(&shard);
+        if self.by_place.get(&place).is_some_and(is_empty) {
+            self.by_place.remove(&place);
         }
     }
 }

@@ -40,6 +40,9 @@ pub struct RoomTally {
     pub store_failures: u64,
     /// Joins with a refused cursor (`reset`).
     pub resets: u64,
+    /// Words of segments that were stale or wrong, and changed nothing: a departure of nobody, or a batch taken
+    /// that was never sent.
+    pub stale_words: u64,
     /// Batches cut.
     pub batches: u64,
     /// The gather window at the last cut.

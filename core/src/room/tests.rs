@@ -48,6 +48,7 @@ impl Bench {
                 seen: None,
                 cursor: None,
                 device: 0,
+                moved: false,
             };
             bench.tell(Input::Segment { shard: 0, said: SegmentSaid::Join(join) });
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Counts;
 use super::id::{Epoch, TypeName};
 use super::ladder::Step;
-use super::message::Unavailable;
+use super::message::{Homeless, Unavailable};
 use super::pace::{Readable, RoomRules};
 use super::policy::{Merge, PolicyChange, Priority, Types};
 use crate::now::millis;
@@ -414,6 +414,8 @@ pub enum StreamRefusal {
     RoomsFull,
     /// The node is draining.
     Draining,
+    /// This node does not order the room.
+    Homeless(Homeless),
 }
 
 fn as_text<S: serde::Serializer>(epoch: &Epoch, serializer: S) -> Result<S::Ok, S::Error> {

@@ -146,6 +146,7 @@ async fn order(
         }
         Published::RoomsFull => Err(Problem::rooms_full()),
         Published::Draining => Err(Problem::draining()),
+        Published::Homeless(homeless) => Err(Problem::homeless(homeless)),
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) async fn configure_here(node: &Node, room: RoomName, body: &Bytes) ->
         // The drain may have begun since the check above.
         Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
         Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),
+        Err(NotConfigured::Homeless(homeless)) => Err(Problem::homeless(homeless)),
         Err(NotConfigured::Unfit(unfit)) => Err(settings::unfit_settings(unfit, share)),
     }
 }

@@ -1,63 +1,266 @@
 //! The branches of a shard: the stand-ins of homes on other nodes. To the segments of its node a branch is the
 //! home of the room, and to the home the branch is one place.
+//!
+//! [`Branch`] decides; this module carries frames and words between the branch, its segments and its home.
 
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::lane::{Control, Delivery, HomeLanes};
-use super::ways::ToNode;
-use roomcast_core::cluster::{NodeKey, Slot, Standing};
+use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefused, LaneSent, Welcome};
+use super::ways::{NodeWord, ToNode};
+use super::{NOT_HOME, Table, table};
+use roomcast_core::cluster::{Branch, BranchSaid, JoinKey, NodeKey, SlotHome, Welcoming};
+use roomcast_core::fanout::segment::{Level, StreamPlace};
+use roomcast_core::limits::NO_HOME_RETRY;
 use roomcast_core::now::Now;
+use roomcast_core::room::id::{NameKey, RoomName, Run};
+use roomcast_core::room::message::Homeless;
+use roomcast_core::room::{Departure, SegmentSaid};
 
 /// The branches of a shard.
-#[derive(Debug, Default)]
-pub(super) struct Branches {}
+#[derive(Debug)]
+pub(super) struct Branches {
+    rooms: Table<RoomName, Branch>,
+    /// Rooms with joins that wait for an answer.
+    waiting: BTreeSet<RoomName>,
+    /// The next look at these joins. `None` while there are none.
+    look_at: Option<Instant>,
+    /// Words to other nodes.
+    words: VecDeque<ToNode>,
+    /// Joins for the homes of this shard, with the shards of their segments.
+    own: VecDeque<(usize, Control)>,
+    /// Stale and wrong words, of segments and of homes.
+    pub(super) stale: u64,
+}
 
 impl Branches {
+    pub(super) fn new(key: NameKey) -> Self {
+        Self {
+            rooms: table(key),
+            waiting: BTreeSet::new(),
+            look_at: None,
+            words: VecDeque::new(),
+            own: VecDeque::new(),
+            stale: 0,
+        }
+    }
+
     /// Takes the words of a segment on `shard` whose room has its home on another node, or nowhere at present.
+    /// `is_overloaded`: newcomers are refused.
     pub(super) fn take_control(
         &mut self,
         shard: usize,
         control: Control,
-        standing: Standing,
+        home: SlotHome,
+        is_overloaded: bool,
         lanes: &mut HomeLanes,
         now: Now,
     ) {
-        let _ = (shard, control, standing, lanes, now);
+        let Control { room, run, said } = control;
+        if let SegmentSaid::Join(join) = &said {
+            if is_overloaded && !join.moved {
+                let key = JoinKey { shard: join.shard, connection: join.connection, join: join.join };
+                return refuse(&room, key, "overloaded", lanes);
+            }
+            if self.look_at.is_none() {
+                self.look_at = Some(now.instant + NO_HOME_RETRY);
+            }
+        } else if !self.rooms.contains_key(&room) {
+            // The words are about a life of the room that has ended.
+            return;
+        }
+        let branch = self.rooms.entry(room.clone()).or_default();
+        branch.hear(shard, run, said, home, now.instant);
+        self.settle(&room, lanes);
     }
 
     /// Takes the words of a home on another node.
-    pub(super) fn take_delivery(
-        &mut self,
-        node: NodeKey,
-        delivery: Delivery,
-        lanes: &mut HomeLanes,
-        now: Now,
-    ) {
-        let _ = (node, delivery, lanes, now);
+    pub(super) fn take_delivery(&mut self, node: NodeKey, delivery: Delivery, lanes: &mut HomeLanes) {
+        let Delivery { room, run, said } = delivery;
+        // A home may welcome a member after the last word about it: the home is to count it off.
+        let branch = match &said {
+            HomeSaid::Welcome(_) => self.rooms.entry(room.clone()).or_default(),
+            _ => match self.rooms.get_mut(&room) {
+                Some(branch) => branch,
+                None => return self.stale += 1,
+            },
+        };
+        let to = |shard: usize, said: HomeSaid| (shard, Delivery { room: room.clone(), run, said });
+        let forwards: Vec<(usize, Delivery)> = match said {
+            HomeSaid::Welcome(welcome) => {
+                let shard = usize::from(welcome.shard);
+                let is_taken = shard < lanes.shards() && branch.welcome(node, run, &welcoming(&welcome));
+                is_taken.then(|| to(shard, HomeSaid::Welcome(welcome))).into_iter().collect()
+            }
+            HomeSaid::Refused(refused) => {
+                let JoinRefused { shard, connection, join, code } = refused;
+                let is_taken = branch.refused(node, JoinKey { shard, connection, join }, code == NOT_HOME);
+                is_taken.then(|| to(usize::from(shard), HomeSaid::Refused(refused))).into_iter().collect()
+            }
+            HomeSaid::Level(level) => return self.take_level(node, &room, run, &level, lanes),
+            HomeSaid::Refresh { want, frame } => {
+                let shards = branch.refreshed(node, run, &want);
+                let answer = |shard| to(shard, HomeSaid::Refresh { want, frame: frame.clone() });
+                shards.into_iter().map(answer).collect()
+            }
+            HomeSaid::Carry { want, seq, frame, floor } => {
+                let shards = branch.carried(node, run, &want);
+                let answer = |shard| to(shard, HomeSaid::Carry { want, seq, frame: frame.clone(), floor });
+                shards.into_iter().map(answer).collect()
+            }
+            HomeSaid::StreamChanged => {
+                let shards = branch.to_all(node, run).into_iter();
+                shards.map(|shard| to(shard, HomeSaid::StreamChanged)).collect()
+            }
+            HomeSaid::Gap { seq } => {
+                let shards = branch.to_all(node, run).into_iter();
+                shards.map(|shard| to(shard, HomeSaid::Gap { seq })).collect()
+            }
+            HomeSaid::Closed => {
+                let shards = branch.closed(node, run).into_iter();
+                shards.map(|shard| to(shard, HomeSaid::Closed)).collect()
+            }
+            HomeSaid::Moved => {
+                branch.home_moved(node, run);
+                Vec::new()
+            }
+        };
+        // First the words that make room for these: a segment knows one life of the room at a time.
+        self.settle(&room, lanes);
+        for (shard, delivery) in forwards {
+            lanes.send(shard, delivery);
+        }
     }
 
     /// The link to a node begins anew: the members of rooms with their home there join again.
-    pub(super) fn reset(&mut self, node: NodeKey, lanes: &mut HomeLanes, now: Now) {
-        let _ = (node, lanes, now);
+    pub(super) fn reset(
+        &mut self,
+        node: NodeKey,
+        home: impl Fn(&RoomName) -> SlotHome,
+        lanes: &mut HomeLanes,
+    ) {
+        let rooms: Vec<RoomName> = self.rooms.keys().cloned().collect();
+        for room in rooms {
+            if let Some(branch) = self.rooms.get_mut(&room) {
+                branch.reset(node, home(&room));
+            }
+            self.settle(&room, lanes);
+        }
     }
 
-    /// A slot stands anew. Members of its rooms join again if their home is another one.
-    pub(super) fn moved(&mut self, slot: Slot, standing: Standing, lanes: &mut HomeLanes, now: Now) {
-        let _ = (slot, standing, lanes, now);
+    /// Has branches follow their slots. `moved`: the home of a room whose slot stands anew.
+    pub(super) fn follow(&mut self, moved: impl Fn(&RoomName) -> Option<SlotHome>, lanes: &mut HomeLanes) {
+        let turning = self.rooms.keys().filter_map(|room| Some((room.clone(), moved(room)?)));
+        let turning: Vec<(RoomName, SlotHome)> = turning.collect();
+        for (room, home) in turning {
+            if let Some(branch) = self.rooms.get_mut(&room) {
+                branch.follow(home);
+            }
+            self.settle(&room, lanes);
+        }
     }
 
     /// The next word to another node.
     pub(super) fn poll_word(&mut self) -> Option<ToNode> {
-        None
+        self.words.pop_front()
+    }
+
+    /// The next join for the homes of this shard, with the shard of its segment.
+    pub(super) fn poll_own(&mut self) -> Option<(usize, Control)> {
+        self.own.pop_front()
     }
 
     /// The moment of the next [`Branches::due`].
     pub(super) fn poll_deadline(&self) -> Option<Instant> {
-        None
+        self.look_at
     }
 
-    /// Does what is due: refuses joins that have waited too long for a home.
-    pub(super) fn due(&mut self, lanes: &mut HomeLanes, now: Now) {
-        let _ = (lanes, now);
+    /// Does what is due: refuses joins that have waited too long for a home, and asks again for the others.
+    pub(super) fn due(&mut self, home: impl Fn(&RoomName) -> SlotHome, lanes: &mut HomeLanes, now: Now) {
+        if self.look_at.is_none_or(|at| at > now.instant) {
+            return;
+        }
+        let rooms: Vec<RoomName> = self.waiting.iter().cloned().collect();
+        for room in rooms {
+            if let Some(branch) = self.rooms.get_mut(&room) {
+                branch.due(home(&room), now.instant);
+            }
+            self.settle(&room, lanes);
+        }
+        self.look_at = (!self.waiting.is_empty()).then(|| now.instant + NO_HOME_RETRY);
+    }
+
+    fn take_level(
+        &mut self,
+        node: NodeKey,
+        room: &RoomName,
+        run: Run,
+        level: &Arc<Level>,
+        lanes: &mut HomeLanes,
+    ) {
+        let Some(branch) = self.rooms.get_mut(room) else { return };
+        for shard in branch.level(node, run, level.seq) {
+            let said = HomeSaid::Level(Arc::clone(level));
+            if lanes.send(shard, Delivery { room: room.clone(), run, said }) == LaneSent::Lapsed {
+                branch.lapsed(shard, level.seq);
+            }
+        }
+        self.settle(room, lanes);
+    }
+
+    /// Sends on the words of a branch, and drops a branch without a use.
+    fn settle(&mut self, room: &RoomName, lanes: &mut HomeLanes) {
+        let Some(branch) = self.rooms.get_mut(room) else { return };
+        while let Some(said) = branch.poll_said() {
+            let (shard, run, said) = match said {
+                BranchSaid::ToHome { node, run, said } => {
+                    let word = NodeWord::ToHome(Control { room: room.clone(), run, said });
+                    self.words.push_back(ToNode { node, word });
+                    continue;
+                }
+                BranchSaid::ToHere(join) => {
+                    let said = SegmentSaid::Join(join);
+                    let control = Control { room: room.clone(), run: None, said };
+                    self.own.push_back((usize::from(join.shard), control));
+                    continue;
+                }
+                BranchSaid::Refused(key) => {
+                    refuse(room, key, Homeless::NoHome.name(), lanes);
+                    continue;
+                }
+                BranchSaid::Moved { shard, run } => (shard, run, HomeSaid::Moved),
+                BranchSaid::StreamChanged { shard, run } => (shard, run, HomeSaid::StreamChanged),
+                BranchSaid::Gap { shard, run, seq } => (shard, run, HomeSaid::Gap { seq }),
+            };
+            lanes.send(shard, Delivery { room: room.clone(), run, said });
+        }
+        self.stale += branch.take_stale();
+        if !branch.has_joins() {
+            self.waiting.remove(room);
+        } else if !self.waiting.contains(room) {
+            self.waiting.insert(room.clone());
+        }
+        if branch.is_idle() {
+            self.rooms.remove(room);
+        }
+    }
+}
+
+/// Refuses a join. The refusal knows no life of the room.
+fn refuse(room: &RoomName, key: JoinKey, code: &'static str, lanes: &mut HomeLanes) {
+    let JoinKey { shard, connection, join } = key;
+    let said = HomeSaid::Refused(JoinRefused { shard, connection, join, code });
+    lanes.send(usize::from(shard), Delivery { room: room.clone(), run: Run(0), said });
+}
+
+fn welcoming(welcome: &Welcome) -> Welcoming {
+    let Welcome { shard, connection, join, encoding, epoch, place, .. } = *welcome;
+    let StreamPlace { acked, counts_from, device, .. } = place;
+    Welcoming {
+        key: JoinKey { shard, connection, join },
+        epoch,
+        encoding,
+        departure: Departure { encoding, epoch, acked, counts_from, device },
     }
 }

@@ -8,6 +8,7 @@ pub mod heat;
 pub mod publishers;
 
 mod frames;
+pub(super) mod moves;
 mod steps;
 mod stored;
 mod welcome;
@@ -21,12 +22,14 @@ use self::heat::{Fuel, Heat};
 use self::welcome::Welcomes;
 use super::directory::{OwnStep, Scatter};
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefused, LaneSent};
-use super::{Plan, TURN_ENTRIES_MAX, Table, table};
+use super::nodes::Nodes;
+use super::{NOT_HOME, Plan, TURN_ENTRIES_MAX, Table, table};
 use crate::metrics::tally::{Holdings, HomesTally};
 use crate::store::{Append, StoreRequest};
+use roomcast_core::cluster::node_of_place;
 use roomcast_core::limits::SCATTER_INTERVAL;
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{RoomName, Run, mix};
+use roomcast_core::room::id::{NameKey, RoomName, Run, mix};
 use roomcast_core::room::ladder::Step;
 use roomcast_core::room::message::Published;
 use roomcast_core::room::view::RoomLine;
@@ -41,6 +44,8 @@ const COOL_INTERVAL: Duration = Duration::from_secs(10);
 pub struct Homes {
     plan: Plan,
     pub(super) lanes: HomeLanes,
+    /// The standings of slots, and the way to other nodes. `None`: the node is alone.
+    pub(super) nodes: Option<Nodes>,
     rooms: Slab<HomeRoom>,
     room_of: Table<RoomName, usize>,
     /// Rooms that no publisher has used. Invariant: the count over `rooms`.
@@ -60,6 +65,8 @@ pub struct Homes {
     store_requests: VecDeque<StoreRequest>,
     scatters: VecDeque<Scatter>,
     own_steps: VecDeque<OwnStep>,
+    /// Joins of segments here that rooms have not taken, with their shards: another node has become the home.
+    gave_back: VecDeque<(usize, Control)>,
     pub(super) tally: HomesTally,
 }
 
@@ -108,6 +115,7 @@ impl Homes {
             room_of: table(plan.home_key),
             plan,
             lanes,
+            nodes: None,
             rooms: Slab::new(),
             device_rooms: 0,
             leaving: Vec::new(),
@@ -120,8 +128,14 @@ impl Homes {
             store_requests: VecDeque::new(),
             scatters: VecDeque::new(),
             own_steps: VecDeque::new(),
+            gave_back: VecDeque::new(),
             tally: HomesTally::default(),
         }
+    }
+
+    /// The key of tables by room.
+    pub(super) fn home_key(&self) -> NameKey {
+        self.plan.home_key
     }
 
     /// The next answer to a publish, with the publish's ticket.
@@ -166,6 +180,7 @@ impl Homes {
         self.leaving.is_empty()
             && self.rooms.iter().all(|(_, home)| home.room.is_flushed())
             && self.lanes.is_quiet()
+            && self.nodes.as_ref().is_none_or(Nodes::is_quiet)
     }
 
     pub(super) fn check_invariants(&self) {
@@ -176,20 +191,7 @@ impl Homes {
         assert_eq!(of_devices, self.device_rooms, "each room that only devices use is counted");
     }
 
-    /// Takes a turn's worth of entries off each control lane. True if more are there.
-    pub(super) fn take_from_lanes(&mut self, now: Now) -> bool {
-        let mut busy = false;
-        for shard in 0..self.lanes.shards() {
-            for taken in 1..=TURN_ENTRIES_MAX {
-                let Some(control) = self.lanes.next_from(shard) else { break };
-                self.take_control(shard, control, now);
-                busy |= taken == TURN_ENTRIES_MAX;
-            }
-        }
-        busy
-    }
-
-    /// Takes the words of a segment on `shard`.
+    /// Takes the words of the segment at a place: on a local shard, or the branch of another node.
     pub(super) fn take_control(&mut self, shard: usize, control: Control, now: Now) {
         let Control { room, run, said } = control;
         if let SegmentSaid::Join(join) = said {
@@ -228,7 +230,10 @@ impl Homes {
 
     fn take_join(&mut self, shard: usize, room: &RoomName, join: Join, now: Now) {
         let opened = if self.is_draining {
-            Err("draining")
+            // The connection of another node stays: it is to ask the next home.
+            Err(if node_of_place(shard).is_some() { NOT_HOME } else { "draining" })
+        } else if join.moved {
+            Ok(self.reopen(room, now.instant))
         } else if self.step_for(room) == Step::JoinsRefused {
             Err("joins_refused")
         } else {
@@ -237,13 +242,16 @@ impl Homes {
         match opened {
             Ok(key) => self.tell_room(key, Input::Segment { shard, said: SegmentSaid::Join(join) }, now),
             Err(code) => {
-                let refused =
-                    JoinRefused { shard: join.shard, connection: join.connection, join: join.join, code };
-                // A refusal answers a join, which knows no run of the room.
-                let said = HomeSaid::Refused(refused);
-                self.lanes.send(shard, Delivery { room: room.clone(), run: Run(0), said });
+                self.refuse_join(shard, room, &join, code);
             }
         }
+    }
+
+    fn refuse_join(&mut self, place: usize, room: &RoomName, join: &Join, code: &'static str) {
+        let refused = JoinRefused { shard: join.shard, connection: join.connection, join: join.join, code };
+        // A refusal answers a join, which knows no run of the room.
+        let said = HomeSaid::Refused(refused);
+        self.send(place, Delivery { room: room.clone(), run: Run(0), said });
     }
 
     /// The room of that name, opened if need be. `None`: the shard holds as many rooms as this opener may open.
@@ -261,6 +269,10 @@ impl Homes {
         if is_full || self.rooms.len() >= self.plan.rooms_max {
             return None;
         }
+        Some(self.make_room(name, opener, now))
+    }
+
+    fn make_room(&mut self, name: &RoomName, opener: Opener, now: Instant) -> usize {
         self.device_rooms += usize::from(opener == Opener::Device);
         self.runs += 1;
         let run = Run(mix(self.plan.run_seed.wrapping_add(self.runs)));
@@ -279,7 +291,7 @@ impl Homes {
             opened_by: opener,
         });
         self.room_of.insert(name.clone(), key);
-        Some(key)
+        key
     }
 
     /// Gives a room an input, and takes its outputs.
@@ -304,7 +316,9 @@ impl Homes {
     /// Feeds a room's heat with its present members and cost, and tells the directory of a change.
     fn feed_heat(&mut self, key: usize, now: Instant) {
         let HomeRoom { room, heat, cool_at, scattered, .. } = &mut self.rooms[key];
-        let fuel = Fuel { members: room.expected_members(), permille: room.load_permille(now) };
+        // Members of other nodes are no burden of this one.
+        let members_here = room.expected_members() - (room.members() - room.local_members());
+        let fuel = Fuel { members: members_here, permille: room.load_permille(now) };
         let width = heat.width();
         let members = room.members();
         let changed = heat.feed(fuel, &self.plan.heat);
@@ -321,7 +335,8 @@ impl Homes {
             return;
         }
         *scattered = Some(LastScatter { at: now, members });
-        let segments = room.segments().map(|(shard, census)| (shard, census.members())).collect();
+        let local = room.segments().filter(|(place, _)| node_of_place(*place).is_none());
+        let segments = local.map(|(shard, census)| (shard, census.members())).collect();
         let scatter = Scatter { room: room.name().clone(), width: heat.width(), members: segments };
         self.tally.rooms_promoted += u64::from(heat.width() > width);
         self.tally.rooms_demoted += u64::from(heat.width() < width);
@@ -361,7 +376,9 @@ impl Homes {
                     self.store_requests.push_back(StoreRequest::Forget { room, life });
                 }
                 Output::StreamChanged => self.send_stream_changed(key),
+                Output::GaveBack { place, join } => self.give_back(key, place, join),
                 // The room ends here: its key may be another room's with the next `open`.
+                Output::Lost => return self.lose_room(key),
                 Output::Closed => return self.close(key),
                 Output::Idle => return self.forget(key),
             }
@@ -389,7 +406,7 @@ impl Homes {
         let HomeRoom { room, .. } = self.take_room(key);
         for (shard, _) in room.segments() {
             let delivery = Delivery { room: room.name().clone(), run: room.run(), said: HomeSaid::Closed };
-            self.lanes.send(shard, delivery);
+            self.send(shard, delivery);
         }
         if room.waits_for_store() {
             self.leaving.push(room);
@@ -438,10 +455,10 @@ impl Homes {
         home
     }
 
-    /// Sends the words of a room to its segment on `shard`.
+    /// Sends the words of a room to a place: its segment on a local shard, or its branch on another node.
     fn deliver(&mut self, key: usize, shard: usize, said: HomeSaid) -> LaneSent {
         let room = &self.rooms[key].room;
         let delivery = Delivery { room: room.name().clone(), run: room.run(), said };
-        self.lanes.send(shard, delivery)
+        self.send(shard, delivery)
     }
 }

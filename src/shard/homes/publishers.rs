@@ -10,7 +10,7 @@ use roomcast_core::cluster::NodeKey;
 use roomcast_core::limits::SHARDS_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
-use roomcast_core::room::message::{Message, Published};
+use roomcast_core::room::message::{Homeless, Message, Published};
 use roomcast_core::room::pace::{RoomRules, RoomSettings, Unfit};
 use roomcast_core::room::view::{ClosedView, RoomLine, RoomView, StreamRefusal};
 use roomcast_core::room::{Ask, Input, Told};
@@ -23,6 +23,8 @@ pub enum NotConfigured {
     NotOpened,
     /// The settings don't fit the room.
     Unfit(Unfit),
+    /// This node does not order the room.
+    Homeless(Homeless),
 }
 
 /// The spread of a room over shards and nodes.
@@ -44,6 +46,10 @@ impl Homes {
     pub fn publish(&mut self, ticket: u64, room: &RoomName, messages: Vec<Message>, now: Now) {
         if self.is_draining {
             self.answers.push_back((ticket, Published::Draining));
+            return;
+        }
+        if let Some(homeless) = self.homeless(room) {
+            self.answers.push_back((ticket, Published::Homeless(homeless)));
             return;
         }
         match self.open(room, Opener::Publisher, now.instant) {
@@ -71,6 +77,9 @@ impl Homes {
         settings: RoomSettings,
         now: Now,
     ) -> Result<RoomView, NotConfigured> {
+        if let Some(homeless) = self.homeless(room) {
+            return Err(NotConfigured::Homeless(homeless));
+        }
         let unfit = match self.room_of.get(room) {
             Some(key) => self.rooms[*key].room.unfit(&settings),
             None => settings.unfit(&self.plan.rules, settings.types.len()),
@@ -155,18 +164,14 @@ impl Homes {
         // A recall is a message of the stream, and a draining node takes none. Readers are served to the end.
         let refusal = if self.is_draining && matches!(ask, Ask::Recall { .. } | Ask::EndStream) {
             StreamRefusal::Draining
+        } else if let Some(homeless) = self.homeless_for(room, ask) {
+            StreamRefusal::Homeless(homeless)
         } else if let Some(key) = self.open(room, opener, now.instant) {
             return self.tell_room(key, Input::Ask { ticket, ask }, now);
         } else {
             StreamRefusal::RoomsFull
         };
-        let told = match ask {
-            Ask::Receipt { .. } => Told::Receipt(Err(refusal)),
-            Ask::Recall { .. } => Told::Recalled(Err(refusal)),
-            Ask::Pull { .. } => Told::Pulled(Err(refusal)),
-            Ask::EndStream => Told::StreamEnded(Err(refusal)),
-        };
-        self.told.push_back((ticket, told));
+        self.told.push_back((ticket, Told::refused(ask, refusal)));
     }
 
     /// The next answer to an ask, with the ask's ticket.

@@ -19,7 +19,7 @@ use roomcast_core::limits::{
     KERNEL_QUEUED_BYTES_MIN, OUTBOX_BYTES_MAX, OUTBOX_NOTICES_MAX, PROOF_BYTES, RATE_TRIAL_INTERVAL,
     UNPROVEN_BYTES_MAX,
 };
-use roomcast_core::room::id::{Cursor, Encoding, RoomName};
+use roomcast_core::room::id::{Cursor, Encoding, RoomName, Seen};
 use roomcast_core::wire::close::CloseReason;
 use roomcast_core::wire::reader::FrameReader;
 
@@ -66,6 +66,8 @@ pub(super) struct RoomPlace {
     /// Number of the join, among the connection's. A join that was given up may be answered after the next
     /// was sent.
     pub(super) join: u32,
+    /// The join of a member of a moved room: the device knows that it is in the room.
+    pub(super) moved: bool,
 }
 
 /// A join that waits until the welcome before it has been taken.
@@ -73,8 +75,19 @@ pub(super) struct RoomPlace {
 pub(super) struct Deferred {
     /// The room to join.
     pub(super) room: RoomName,
+    /// The last batch seen by the device.
+    pub(super) seen: Option<Seen>,
     /// The device's cursor in that room.
     pub(super) cursor: Option<Cursor>,
+    /// The connection was a member until the room moved.
+    pub(super) moved: bool,
+}
+
+impl Deferred {
+    /// The join of a newcomer.
+    pub(super) fn new(room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>) -> Self {
+        Self { room: room.clone(), seen, cursor, moved: false }
+    }
 }
 
 /// Pieces of history that follow a welcome or a refresh.

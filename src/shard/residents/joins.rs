@@ -38,14 +38,16 @@ impl<S: Socket> Residents<S> {
         } else if self.lanes.is_overloaded(self.plan.home(room)) {
             "overloaded"
         } else if connection.may_join() {
-            return self.send_join(index, room, seen, cursor);
+            return self.send_join(index, &Deferred::new(room, seen, cursor));
         } else {
-            return connection.deferred.push_back(Deferred { room: room.clone(), cursor });
+            return connection.deferred.push_back(Deferred::new(room, seen, cursor));
         };
         self.notify(index, Notice::Error { code: refusal, room: Some(room), field: Some("room") }, now);
     }
 
-    fn send_join(&mut self, index: u32, room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>) {
+    fn send_join(&mut self, index: u32, wish: &Deferred) {
+        let Deferred { room, seen, cursor, moved } = wish;
+        let (seen, cursor, moved) = (*seen, *cursor, *moved);
         let home = self.plan.home(room);
         let segment = self.segments.find(room).unwrap_or_else(|| self.segments.place(room, home));
         self.segments[segment].joining += 1;
@@ -55,21 +57,21 @@ impl<S: Socket> Residents<S> {
         let join = connection.joins;
         // Nearly every connection has one room; a vector would begin with space for four.
         connection.places.reserve_exact(1);
-        connection.places.push(RoomPlace { segment, slot: None, join });
+        connection.places.push(RoomPlace { segment, slot: None, join, moved });
         let encoding = connection.encoding;
         let device = connection.device;
         let shard = u16::try_from(self.plan.index).expect("at most SHARDS_MAX shards");
-        let said = SegmentSaid::Join(Join { shard, connection: key, join, encoding, seen, cursor, device });
-        self.lanes.tell(home, Control { room: room.clone(), run: None, said });
+        let join = Join { shard, connection: key, join, encoding, seen, cursor, device, moved };
+        self.lanes.tell(home, Control { room: room.clone(), run: None, said: SegmentSaid::Join(join) });
     }
 
     /// Sends the next deferred join, if its turn has come.
     pub(super) fn send_deferred_join(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         if connection.may_join()
-            && let Some(Deferred { room, cursor }) = connection.deferred.pop_front()
+            && let Some(wish) = connection.deferred.pop_front()
         {
-            self.send_join(index, &room, None, cursor);
+            self.send_join(index, &wish);
         }
     }
 
@@ -79,13 +81,14 @@ impl<S: Socket> Residents<S> {
         let Welcome { seq, connection: key, join, encoding, epoch, place, latest, frame, pieces, .. } =
             welcome;
         self.end_former_life(room, now);
-        let segment = self.settle_join(room);
-        let Some(Joining { index, at }) = self.joining(*key, segment, *join) else {
+        let settled = self.settle_join(room);
+        let joining = settled.and_then(|segment| Some((segment, self.joining(*key, segment, *join)?)));
+        let Some((segment, Joining { index, at })) = joining else {
             // The home has counted a member that nobody is: it counts the member off again.
             let StreamPlace { acked, counts_from, device, .. } = *place;
             let left = Departure { encoding: *encoding, epoch: *epoch, acked, counts_from, device };
             self.tell(room.clone(), run, SegmentSaid::Left(left));
-            self.drop_empty_segment(segment);
+            settled.into_iter().for_each(|segment| self.drop_empty_segment(segment));
             return;
         };
         let known = &self.segments[segment].segment;
@@ -101,8 +104,8 @@ impl<S: Socket> Residents<S> {
         connection.keep_history(segment, false, pieces, now.instant);
         self.connections.note_patient(index);
         let connection = &self.connections[index];
-        // A device with one room knows by its welcome.
-        if connection.places.len() > 1 {
+        // A device with one room knows by its welcome, and a member of a moved room knew before.
+        if connection.places.len() > 1 && !connection.places[at].moved {
             self.notify(index, Notice::Joined(room), now);
             if self.connections[index].closing.is_some() {
                 return; // That was one answer too many: it has left, and its segment may be gone.
@@ -140,7 +143,7 @@ impl<S: Socket> Residents<S> {
 
     /// Gives up the last pass of a room's former life, if the room lives anew before that pass is over.
     fn end_former_life(&mut self, room: &RoomName, now: Now) {
-        let key = self.segments.find(room).expect("a segment stays while joins are on their way");
+        let Some(key) = self.segments.find(room) else { return };
         let placed = &mut self.segments[key];
         if placed.closing {
             placed.active = false;
@@ -152,7 +155,7 @@ impl<S: Socket> Residents<S> {
     /// Takes the refusal of a join.
     pub(super) fn take_refusal(&mut self, room: &RoomName, refused: JoinRefused, now: Now) {
         let JoinRefused { connection: key, join, code, .. } = refused;
-        let segment = self.settle_join(room);
+        let Some(segment) = self.settle_join(room) else { return };
         if let Some(Joining { index, at }) = self.joining(key, segment, join) {
             self.connections[index].places.remove(at);
             self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now);
@@ -161,12 +164,13 @@ impl<S: Socket> Residents<S> {
         self.drop_empty_segment(segment);
     }
 
-    /// Counts an answered join off. The result is the room's segment, perhaps empty now.
-    fn settle_join(&mut self, room: &RoomName) -> u32 {
-        let segment = self.segments.find(room).expect("a segment stays while joins are on their way");
+    /// Counts an answered join off. The result is the room's segment, perhaps empty now. `None`: no join is on its
+    /// way. Another node may answer twice.
+    fn settle_join(&mut self, room: &RoomName) -> Option<u32> {
+        let segment = self.segments.find(room)?;
         let placed = &mut self.segments[segment];
-        placed.joining = placed.joining.checked_sub(1).expect("each join is answered once");
-        segment
+        placed.joining = placed.joining.checked_sub(1)?;
+        Some(segment)
     }
 
     /// The connection of `key`, if one of its places still waits for the answer to this join.

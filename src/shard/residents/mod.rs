@@ -10,11 +10,13 @@ mod close;
 mod connections;
 mod devices;
 mod joins;
+mod moves;
 mod pass;
 mod segments;
 mod strain;
 mod sweep;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,8 @@ pub struct Residents<S> {
     strain: Strain,
     /// Turns of segments since the meter was read. Empty between two turns of the shard.
     turns: Vec<SegmentTurn>,
+    /// Connections with members of moved rooms whose joins have still to be sent. At most the members.
+    moving: VecDeque<u64>,
     /// Connections from this index on have still to be told to go; `None` before the farewell.
     farewell: Option<usize>,
     pub(super) tally: Tally,
@@ -59,6 +63,7 @@ impl<S: Socket> Residents<S> {
             lanes,
             connections: Connections::new(now),
             turns: Vec::new(),
+            moving: VecDeque::new(),
             farewell: None,
             tally: Tally::default(),
         }
@@ -152,6 +157,7 @@ impl<S: Socket> Residents<S> {
     /// True if no pass is under way, no member waits for a refresh, and nothing is on a lane.
     pub(super) fn is_flushed(&self) -> bool {
         self.segments.active.is_empty()
+            && self.moving.is_empty()
             && self.segments.iter().all(|placed| !placed.segment.awaits_refresh())
             && self.lanes.is_quiet()
     }
@@ -197,7 +203,7 @@ impl<S: Socket> Residents<S> {
             (HomeSaid::StreamChanged, Some(key)) => {
                 self.close_members(key, CloseReason::StreamChanged, now);
             }
-            (HomeSaid::Moved, Some(_)) => {}
+            (HomeSaid::Moved, key) => self.take_move(&room, run, key),
             (HomeSaid::Closed, Some(key)) => {
                 self.segments[key].closing = true;
                 self.finish_closing(key, now);

@@ -15,6 +15,7 @@ use crate::room::stored::{Asked, Page, Record, Stored};
 use crate::room::view::StreamRefusal;
 
 mod clocks;
+mod moves;
 mod receipts;
 mod sizes;
 
@@ -116,8 +117,16 @@ impl Bench {
 }
 
 fn join(connection: u64, cursor: Option<Cursor>) -> Input {
-    let join =
-        Join { shard: 0, connection, join: 1, encoding: Encoding::Json, seen: None, cursor, device: 0 };
+    let join = Join {
+        shard: 0,
+        connection,
+        join: 1,
+        encoding: Encoding::Json,
+        seen: None,
+        cursor,
+        device: 0,
+        moved: false,
+    };
     Input::Segment { shard: 0, said: SegmentSaid::Join(join) }
 }
 
@@ -129,8 +138,16 @@ fn left(bench: &Bench, acked: u64) -> Input {
 
 /// A connection of a device with a name comes.
 fn named(device: u64, cursor: Option<Cursor>) -> Input {
-    let join =
-        Join { shard: 0, connection: 1, join: 1, encoding: Encoding::Json, seen: None, cursor, device };
+    let join = Join {
+        shard: 0,
+        connection: 1,
+        join: 1,
+        encoding: Encoding::Json,
+        seen: None,
+        cursor,
+        device,
+        moved: false,
+    };
     Input::Segment { shard: 0, said: SegmentSaid::Join(join) }
 }
 

@@ -1,0 +1,178 @@
+use super::*;
+use crate::now::Now;
+
+const HOME: NodeKey = NodeKey(7);
+const OTHER: NodeKey = NodeKey(8);
+const RUN: Run = Run(70);
+
+fn join(shard: u16, connection: u64, moved: bool) -> Join {
+    let encoding = Encoding::Json;
+    Join { shard, connection, join: 1, encoding, seen: None, cursor: None, device: 0, moved }
+}
+
+fn key(shard: u16, connection: u64) -> JoinKey {
+    JoinKey { shard, connection, join: 1 }
+}
+
+fn departure() -> Departure {
+    Departure { encoding: Encoding::Json, epoch: None, acked: 0, counts_from: 0, device: 0 }
+}
+
+fn welcoming(shard: u16, connection: u64) -> Welcoming {
+    let departure = departure();
+    Welcoming { key: key(shard, connection), epoch: None, encoding: Encoding::Json, departure }
+}
+
+/// What a branch has said, in short.
+fn said(branch: &mut Branch) -> Vec<String> {
+    std::iter::from_fn(|| branch.poll_said())
+        .map(|said| match said {
+            BranchSaid::ToHome { node, said, .. } => {
+                let said = match said {
+                    SegmentSaid::Join(join) => format!("join {}", join.connection),
+                    SegmentSaid::Taken { batches, cost } => match cost {
+                        Some(cost) => format!("taken {batches} in {:?}", cost.per_member),
+                        None => format!("taken {batches}"),
+                    },
+                    other => format!("{other:?}").chars().take_while(|c| c.is_alphabetic()).collect(),
+                };
+                format!("{}: {said}", node.0)
+            }
+            BranchSaid::ToHere(join) => format!("here: join {}", join.connection),
+            BranchSaid::Moved { shard, .. } => format!("moved {shard}"),
+            BranchSaid::StreamChanged { shard, .. } => format!("changed {shard}"),
+            BranchSaid::Gap { shard, seq, .. } => format!("gap {shard} {}", seq.0),
+            BranchSaid::Refused(key) => format!("refused {}", key.connection),
+        })
+        .collect()
+}
+
+/// A branch with a member on each of two shards.
+fn branch(now: Instant) -> Branch {
+    let mut branch = Branch::default();
+    for shard in [0, 1] {
+        let at = usize::from(shard);
+        branch.hear(at, None, SegmentSaid::Join(join(shard, at as u64, false)), SlotHome::There(HOME), now);
+        assert!(branch.welcome(HOME, RUN, &welcoming(shard, at as u64)));
+    }
+    assert_eq!(said(&mut branch), ["7: join 0", "7: join 1"]);
+    branch
+}
+
+fn hear(branch: &mut Branch, shard: usize, said: SegmentSaid) {
+    branch.hear(shard, Some(RUN), said, SlotHome::There(HOME), Now::made_up().instant);
+}
+
+#[test]
+fn a_batch_is_taken_once_all_segments_have_taken_it_at_the_cost_of_the_slowest() {
+    let mut branch = branch(Now::made_up().instant);
+    assert_eq!(branch.level(HOME, RUN, Seq(1)), [0, 1]);
+    let cost = |ms| Some(WriteCost { per_member: Duration::from_millis(ms), stretch_permille: 1000 });
+    hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: cost(8) });
+    assert!(said(&mut branch).is_empty());
+    hear(&mut branch, 1, SegmentSaid::Taken { batches: 1, cost: cost(2) });
+    assert_eq!(said(&mut branch), ["7: taken 1 in 4ms"], "8 ms over two members");
+    assert_eq!(branch.level(HOME, RUN, Seq(2)), [0, 1]);
+    branch.lapsed(1, Seq(2));
+    hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: None });
+    assert_eq!(said(&mut branch), ["7: taken 1"]);
+    hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: None });
+    assert_eq!((said(&mut branch).len(), branch.take_stale()), (0, 1), "it was sent none");
+}
+
+#[test]
+fn a_segment_with_a_full_queue_hears_of_a_gap_and_a_batch_for_nobody_is_taken_at_once() {
+    let mut branch = branch(Now::made_up().instant);
+    for seq in 1..=SEGMENT_QUEUED_MAX as u64 {
+        assert_eq!(branch.level(HOME, RUN, Seq(seq)), [0, 1]);
+        hear(&mut branch, 1, SegmentSaid::Taken { batches: 1, cost: None });
+    }
+    assert_eq!(branch.level(HOME, RUN, Seq(9)), [1]);
+    assert_eq!(said(&mut branch), ["gap 0 9"]);
+    hear(&mut branch, 0, SegmentSaid::Taken { batches: SEGMENT_QUEUED_MAX, cost: None });
+    hear(&mut branch, 1, SegmentSaid::Taken { batches: 1, cost: None });
+    assert_eq!(said(&mut branch), ["7: taken 4", "7: taken 1"]);
+    for shard in [0, 1] {
+        hear(&mut branch, shard, SegmentSaid::Left(departure()));
+    }
+    said(&mut branch);
+    assert!(branch.level(HOME, RUN, Seq(10)).is_empty());
+    assert_eq!(said(&mut branch), ["7: taken 1"]);
+    assert!(branch.is_idle());
+}
+
+#[test]
+fn equal_requests_are_asked_once_and_answered_to_each_shard() {
+    let mut branch = branch(Now::made_up().instant);
+    let want = RefreshWant { encoding: Encoding::Json, since: Seq(3), sent: 0, small: false, latest: None };
+    for shard in [0, 1, 1] {
+        hear(&mut branch, shard, SegmentSaid::Refresh(want));
+    }
+    assert_eq!(said(&mut branch), ["7: Refresh"]);
+    assert_eq!(branch.refreshed(HOME, RUN, &want), [0, 1]);
+    assert!(branch.refreshed(HOME, RUN, &want).is_empty(), "it is answered");
+}
+
+#[test]
+fn after_a_reset_members_join_again_and_words_from_before_count_for_nothing() {
+    let now = Now::made_up().instant;
+    let mut branch = branch(now);
+    branch.hear(0, None, SegmentSaid::Join(join(0, 5, false)), SlotHome::There(HOME), now);
+    said(&mut branch);
+    branch.reset(HOME, SlotHome::There(HOME));
+    assert_eq!(said(&mut branch), ["moved 0", "moved 1", "7: join 5"]);
+    // The same run goes on at the home.
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5)));
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    assert!(said(&mut branch).is_empty(), "the word is about the former life");
+    hear(&mut branch, 0, SegmentSaid::Moved);
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    assert_eq!(said(&mut branch), ["7: Left"]);
+}
+
+#[test]
+fn a_moved_home_is_left_with_a_word_and_joins_under_way_go_to_the_new_one() {
+    let now = Now::made_up().instant;
+    let mut branch = branch(now);
+    branch.hear(0, None, SegmentSaid::Join(join(0, 5, false)), SlotHome::There(HOME), now);
+    said(&mut branch);
+    branch.follow(SlotHome::Nobody);
+    assert!(said(&mut branch).is_empty());
+    branch.follow(SlotHome::There(OTHER));
+    assert_eq!(said(&mut branch), ["7: Moved", "moved 0", "moved 1", "8: join 5"]);
+    assert!(!branch.welcome(HOME, RUN, &welcoming(0, 5)), "not the home any more");
+    assert!(!branch.refused(OTHER, key(0, 5), true));
+    branch.due(SlotHome::There(OTHER), now);
+    assert_eq!(said(&mut branch), ["8: join 5"], "asked again");
+    branch.follow(SlotHome::Here);
+    assert_eq!(said(&mut branch), ["here: join 5"]);
+}
+
+#[test]
+fn newcomers_are_refused_in_the_end_and_members_wait() {
+    let now = Now::made_up().instant;
+    let mut branch = Branch::default();
+    branch.hear(0, None, SegmentSaid::Join(join(0, 1, false)), SlotHome::Nobody, now);
+    branch.hear(0, None, SegmentSaid::Join(join(0, 2, true)), SlotHome::Nobody, now);
+    branch.due(SlotHome::Nobody, now + NO_HOME_AGE_MAX);
+    assert_eq!(said(&mut branch), ["refused 1"]);
+    branch.due(SlotHome::There(HOME), now + NO_HOME_AGE_MAX);
+    assert_eq!(said(&mut branch), ["7: join 2"]);
+    assert!(!branch.welcome(HOME, RUN, &welcoming(0, 1)));
+    assert_eq!(said(&mut branch), ["7: Left"], "the home counts it off again");
+}
+
+#[test]
+fn another_life_of_the_room_or_of_its_stream_is_told_before_its_first_welcome() {
+    let now = Now::made_up().instant;
+    let mut branch = branch(now);
+    for connection in [5, 6] {
+        branch.hear(0, None, SegmentSaid::Join(join(0, connection, false)), SlotHome::There(HOME), now);
+    }
+    said(&mut branch);
+    assert!(branch.welcome(HOME, RUN, &Welcoming { epoch: Some(Epoch(1)), ..welcoming(0, 5) }));
+    assert_eq!(said(&mut branch), ["changed 0", "changed 1"]);
+    assert!(branch.welcome(HOME, Run(71), &welcoming(0, 6)));
+    assert_eq!(said(&mut branch), ["moved 0", "moved 1"]);
+    assert_eq!(branch.members(), 1);
+}

@@ -1,0 +1,123 @@
+//! The homes in a cluster: rooms that come and go with their slots, and places on other nodes.
+
+use std::time::Instant;
+
+use super::{Homes, NOT_HOME, Opener};
+use crate::shard::lane::{Control, Delivery, HomeSaid, LaneSent};
+use crate::shard::ways::{NodeWord, ToNode};
+use roomcast_core::cluster::{NodeKey, SlotHome, node_of_place, node_place};
+use roomcast_core::now::Now;
+use roomcast_core::room::id::{RoomName, Run, Seq};
+use roomcast_core::room::message::Homeless;
+use roomcast_core::room::{Ask, Input, Join, SegmentSaid};
+
+/// A change of a slot, for the rooms that this node orders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::shard) enum SlotTurn {
+    /// The right to order is in doubt.
+    Freeze,
+    /// The right to order is certain again.
+    Thaw,
+    /// Another node has the slot now, or nobody.
+    Lose,
+}
+
+impl Homes {
+    /// The reason why this node takes no request about a room; `None`: it does.
+    pub(super) fn homeless(&self, room: &RoomName) -> Option<Homeless> {
+        self.nodes.as_ref().and_then(|nodes| nodes.home_of(room).refusal())
+    }
+
+    /// The reason why this node takes no ask about a room: a frozen home still answers readers.
+    pub(super) fn homeless_for(&self, room: &RoomName, ask: Ask) -> Option<Homeless> {
+        let is_reader = matches!(ask, Ask::Receipt { .. } | Ask::Pull { .. });
+        let is_known = || self.room_of.contains_key(room);
+        match self.nodes.as_ref()?.home_of(room) {
+            SlotHome::Frozen if is_reader && is_known() => None,
+            home => home.refusal(),
+        }
+    }
+
+    /// The room of that name for a member of its former life. Bounds for newcomers do not hold.
+    pub(super) fn reopen(&mut self, name: &RoomName, now: Instant) -> usize {
+        let known = self.room_of.get(name).copied();
+        known.unwrap_or_else(|| self.make_room(name, Opener::Device, now))
+    }
+
+    /// Sends to a place: the frame lane of a local shard, or the way to another node.
+    pub(super) fn send(&mut self, place: usize, delivery: Delivery) -> LaneSent {
+        match (node_of_place(place), &mut self.nodes) {
+            (None, _) => self.lanes.send(place, delivery),
+            (Some(node), Some(nodes)) => nodes.send(ToNode { node, word: NodeWord::ToBranch(delivery) }),
+            // A node that is alone has no such place.
+            (Some(_), None) => LaneSent::Yes,
+        }
+    }
+
+    /// Takes the words of a branch on another node.
+    pub(in crate::shard) fn hear_node(&mut self, node: NodeKey, control: Control, now: Now) {
+        let is_here = self.nodes.as_ref().is_some_and(|nodes| nodes.home_of(&control.room) == SlotHome::Here);
+        match &control.said {
+            // The branch asks again, here or at the next home.
+            SegmentSaid::Join(join) if !is_here => {
+                self.refuse_join(node_place(node), &control.room, join, NOT_HOME);
+            }
+            _ => self.take_control(node_place(node), control, now),
+        }
+    }
+
+    /// A batch was left out of the link to a node: nothing is awaited for it.
+    pub(in crate::shard) fn lapsed(&mut self, node: NodeKey, room: RoomName, run: Run, seq: Seq, now: Now) {
+        let _ = seq;
+        self.tally.lane_full += 1;
+        let said = SegmentSaid::Taken { batches: 1, cost: None };
+        self.take_control(node_place(node), Control { room, run: Some(run), said }, now);
+    }
+
+    /// All rooms lose the members on a node.
+    pub(in crate::shard) fn lose_place(&mut self, node: NodeKey, now: Now) {
+        let place = node_place(node);
+        let held = self.rooms.iter().filter(|(_, home)| home.room.has_place(place));
+        let keys: Vec<usize> = held.map(|(key, _)| key).collect();
+        for key in keys {
+            self.tell_room(key, Input::PlaceLost { place }, now);
+        }
+    }
+
+    /// Tells rooms of the changes of their slots.
+    pub(in crate::shard) fn turn_slots(&mut self, turn: impl Fn(&RoomName) -> Option<SlotTurn>, now: Now) {
+        let turning = self.rooms.iter().filter_map(|(key, home)| Some((key, turn(home.room.name())?)));
+        let turning: Vec<(usize, SlotTurn)> = turning.collect();
+        for (key, turn) in turning {
+            let input = match turn {
+                SlotTurn::Freeze => Input::Freeze(true),
+                SlotTurn::Thaw => Input::Freeze(false),
+                SlotTurn::Lose => Input::Lost,
+            };
+            self.tell_room(key, input, now);
+        }
+    }
+
+    /// The next join that a room has not taken, with the shard of its segment.
+    pub(in crate::shard) fn poll_gave_back(&mut self) -> Option<(usize, Control)> {
+        self.gave_back.pop_front()
+    }
+
+    pub(super) fn give_back(&mut self, key: usize, place: usize, join: Join) {
+        let room = self.rooms[key].room.name().clone();
+        if node_of_place(place).is_some() {
+            return self.refuse_join(place, &room, &join, NOT_HOME);
+        }
+        self.gave_back.push_back((place, Control { room, run: None, said: SegmentSaid::Join(join) }));
+    }
+
+    /// Drops a room that another node orders from now on. Its members join again there.
+    pub(super) fn lose_room(&mut self, key: usize) {
+        let room = self.take_room(key).room;
+        for (place, _) in room.segments() {
+            let delivery = Delivery { room: room.name().clone(), run: room.run(), said: HomeSaid::Moved };
+            self.send(place, delivery);
+        }
+        room.shed_rest(&mut self.tally.rooms);
+    }
+}

@@ -1,0 +1,213 @@
+//! The shard in a cluster: the standings of slots, the way to other nodes, and the words that come from there.
+
+use std::sync::Arc;
+
+use super::branches::Branches;
+use super::homes::moves::SlotTurn;
+use super::lane::{Control, LaneEnd, LaneSent};
+use super::residents::connection::Socket;
+use super::slots::{Slots, Stood};
+use super::ways::{FromNode, NodeWord, ToNode, WayOut};
+use super::{Shard, TURN_ENTRIES_MAX};
+use roomcast_core::cluster::{Slot, SlotHome, Standing};
+use roomcast_core::now::Now;
+use roomcast_core::room::SegmentSaid;
+use roomcast_core::room::id::RoomName;
+
+/// The standings of slots as the shard has followed them, and the way to other nodes.
+pub(super) struct Nodes {
+    slots: Arc<Slots>,
+    /// The number of changes at the last look.
+    changes: u64,
+    stood: Stood,
+    way: LaneEnd<ToNode, FromNode>,
+    wake: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nodes")
+            .field("changes", &self.changes)
+            .field("way", &self.way)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Nodes {
+    fn new(slots: Arc<Slots>, out: WayOut) -> Self {
+        let WayOut { way, wake } = out;
+        let way = LaneEnd::new(Arc::clone(&way.out), Arc::clone(&way.back));
+        // Slots that have a home already are news as well.
+        Self { slots, changes: 0, stood: Stood::default(), way, wake }
+    }
+
+    /// The home of a room's slot.
+    pub(super) fn home_of(&self, room: &RoomName) -> SlotHome {
+        self.standing(self.slots.of(room)).home
+    }
+
+    /// Sends a word, behind all waiting ones.
+    pub(super) fn send(&mut self, word: ToNode) -> LaneSent {
+        self.way.send(word)
+    }
+
+    /// True if so much waits for the way that newcomers are refused.
+    pub(super) fn is_overloaded(&self) -> bool {
+        self.way.is_overloaded()
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.way.is_quiet()
+    }
+
+    fn standing(&self, slot: Slot) -> Standing {
+        self.stood.standings[slot.index()]
+    }
+
+    /// Sends waiting words, and wakes the cluster's thread. True if words still wait.
+    fn pump(&mut self) -> bool {
+        let is_stuck = self.way.pump() || self.way.pump_gaps();
+        if std::mem::take(&mut self.way.touched) {
+            (self.wake)();
+        }
+        is_stuck
+    }
+}
+
+/// The change of a slot between two looks.
+fn slot_turn(former: SlotHome, home: SlotHome, was_lost: bool) -> Option<SlotTurn> {
+    match (former, home) {
+        _ if was_lost => Some(SlotTurn::Lose),
+        (SlotHome::Here, SlotHome::Frozen) => Some(SlotTurn::Freeze),
+        (SlotHome::Frozen, SlotHome::Here) => Some(SlotTurn::Thaw),
+        _ => None,
+    }
+}
+
+impl<S: Socket> Shard<S> {
+    /// Makes the shard one of a cluster: rooms belong to slots, and slots to nodes.
+    #[must_use]
+    pub(crate) fn in_cluster(mut self, slots: Arc<Slots>, out: WayOut) -> Self {
+        let branches = Branches::new(self.homes.home_key());
+        self.homes.nodes = Some(Nodes::new(slots, out));
+        self.branches = Some(branches);
+        self
+    }
+
+    /// Follows the standings of slots, and takes a turn's worth of words of other nodes. True if more are there.
+    pub(super) fn take_from_nodes(&mut self, now: Now) -> bool {
+        if self.branches.is_none() {
+            return false;
+        }
+        self.follow_slots(now);
+        for taken in 1..=TURN_ENTRIES_MAX {
+            let Some(from) = self.homes.nodes.as_ref().and_then(|nodes| nodes.way.back.pop()) else { break };
+            self.take_from_node(from, now);
+            if taken == TURN_ENTRIES_MAX {
+                return true;
+            }
+        }
+        if let (Some(branches), Some(nodes)) = (&mut self.branches, &self.homes.nodes) {
+            branches.due(|room| nodes.home_of(room), &mut self.homes.lanes, now);
+        }
+        self.send_words(now);
+        false
+    }
+
+    /// Takes the words of a segment here: the home of the room hears them, or its branch.
+    pub(super) fn take_control(&mut self, shard: usize, control: Control, now: Now) {
+        let (Some(branches), Some(nodes)) = (&mut self.branches, &self.homes.nodes) else {
+            return self.homes.take_control(shard, control, now);
+        };
+        let home = nodes.home_of(&control.room);
+        let is_join = matches!(control.said, SegmentSaid::Join(_));
+        if home == SlotHome::Here || (home == SlotHome::Frozen && !is_join) {
+            self.homes.take_control(shard, control, now);
+        } else {
+            let is_overloaded = nodes.is_overloaded();
+            branches.take_control(shard, control, home, is_overloaded, &mut self.homes.lanes, now);
+        }
+        self.send_words(now);
+    }
+
+    /// Sends waiting words to other nodes. True if words still wait.
+    pub(super) fn pump_nodes(&mut self, now: Now) -> bool {
+        self.send_words(now);
+        self.homes.nodes.as_mut().is_some_and(Nodes::pump)
+    }
+
+    fn take_from_node(&mut self, from: FromNode, now: Now) {
+        let (Some(branches), Some(nodes)) = (&mut self.branches, &mut self.homes.nodes) else { return };
+        match from {
+            FromNode::Word { node, word: NodeWord::ToHome(control) } => {
+                self.homes.hear_node(node, control, now)
+            }
+            FromNode::Word { node, word: NodeWord::ToBranch(delivery) } => {
+                branches.take_delivery(node, delivery, &mut self.homes.lanes);
+            }
+            // The cluster's thread hears this word, and never says it.
+            FromNode::Word { word: NodeWord::ResetTaken, .. } => {}
+            FromNode::Reset { node } => {
+                nodes.send(ToNode { node, word: NodeWord::ResetTaken });
+                self.homes.lose_place(node, now);
+                if let Some(nodes) = &self.homes.nodes {
+                    branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes);
+                }
+            }
+            FromNode::Lapsed { node, room, run, seq } => self.homes.lapsed(node, room, run, seq, now),
+        }
+        self.send_words(now);
+    }
+
+    /// Has rooms and branches follow the changes of their slots since the last look.
+    fn follow_slots(&mut self, now: Now) {
+        let Some(nodes) = &mut self.homes.nodes else { return };
+        let changes = nodes.slots.changes();
+        if changes == nodes.changes {
+            return;
+        }
+        // The number first: a change behind it is found by the next look.
+        nodes.changes = changes;
+        let slots = Arc::clone(&nodes.slots);
+        let stood = slots.all();
+        let former = std::mem::replace(&mut nodes.stood, stood);
+        let home = |slot: Slot| stood.standings[slot.index()].home;
+        let turn = |room: &RoomName| {
+            let at = slots.of(room).index();
+            let was_lost = former.losses[at] != stood.losses[at];
+            slot_turn(former.standings[at].home, stood.standings[at].home, was_lost)
+        };
+        self.homes.turn_slots(turn, now);
+        let moved = |room: &RoomName| {
+            let slot = slots.of(room);
+            (former.standings[slot.index()] != stood.standings[slot.index()]).then(|| home(slot))
+        };
+        if let Some(branches) = &mut self.branches {
+            branches.follow(moved, &mut self.homes.lanes);
+        }
+        self.send_words(now);
+    }
+
+    /// Sends on the words of branches, and hands joins from homes to branches and back.
+    fn send_words(&mut self, now: Now) {
+        let Some(branches) = &mut self.branches else { return };
+        loop {
+            while let (Some(nodes), Some(word)) = (&mut self.homes.nodes, branches.poll_word()) {
+                nodes.send(word);
+            }
+            if let Some((shard, control)) = branches.poll_own() {
+                self.homes.take_control(shard, control, now);
+            } else if let Some((shard, control)) = self.homes.poll_gave_back() {
+                let home =
+                    self.homes.nodes.as_ref().map_or(SlotHome::Here, |nodes| nodes.home_of(&control.room));
+                if home == SlotHome::Here {
+                    self.homes.take_control(shard, control, now);
+                } else {
+                    branches.take_control(shard, control, home, false, &mut self.homes.lanes, now);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+}
