@@ -47,6 +47,7 @@ fn encode_said(said: &SegmentSaid) -> Said {
             skipped: counts.skipped,
             acked: counts.acked,
         }),
+        SegmentSaid::Moved => Said::Moved(pb::Nothing {}),
         SegmentSaid::Refresh(want) => Said::Refresh(refresh_message(*want)),
         SegmentSaid::Carry(want) => Said::Carry(carry_message(*want)),
         SegmentSaid::Acked { epoch, acks } => {
@@ -75,6 +76,7 @@ fn encode_join(join: Join) -> pb::Join {
         seen: join.seen.map(|seen| pb::Seen { run: seen.run.0, seq: seen.seq.0 }),
         cursor: join.cursor.map(|cursor| pb::Cursor { epoch: cursor.epoch.0, offset: cursor.offset }),
         device: join.device,
+        moved: join.moved,
     }
 }
 
@@ -105,6 +107,7 @@ fn decode_said(said: Said) -> Result<SegmentSaid, BadWord> {
             skipped: integer(counts.skipped)?,
             acked: integer(counts.acked)?,
         }),
+        Said::Moved(pb::Nothing {}) => SegmentSaid::Moved,
         Said::Refresh(want) => SegmentSaid::Refresh(refresh(want)?),
         Said::Carry(want) => SegmentSaid::Carry(carry(want)?),
         Said::Acked(acked) => decode_acked(acked)?,
@@ -127,6 +130,7 @@ fn decode_join(join: &pb::Join) -> Result<Join, BadWord> {
         seen: join.seen.as_ref().map(seen).transpose()?,
         cursor: join.cursor.as_ref().map(cursor).transpose()?,
         device: join.device,
+        moved: join.moved,
     })
 }
 

@@ -52,7 +52,7 @@ impl ClusterDoors {
             return None;
         }
         let slots = Arc::clone(&self.slots);
-        let standings = slots.all();
+        let standings = slots.all().standings;
         Some(Arc::new(move |room: &RoomName| match standings[slots.of(room).index()].home {
             SlotHome::There(key) => urls.get(&key).cloned(),
             SlotHome::Here | SlotHome::Frozen | SlotHome::Nobody => None,

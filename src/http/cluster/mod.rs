@@ -105,7 +105,7 @@ impl ClusterDoors {
     /// The slots by standing.
     pub(super) fn slot_counts(&self) -> SlotCounts {
         let mut counts = SlotCounts::default();
-        for standing in self.slots.all() {
+        for standing in self.slots.all().standings {
             let count = match standing.home {
                 SlotHome::Here => &mut counts.here,
                 SlotHome::There(_) => &mut counts.there,
