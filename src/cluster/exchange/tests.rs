@@ -320,7 +320,8 @@ impl World {
                 self.bus.insert((self.now.instant + delay, self.sent), (1 - side, bytes));
             }
             self.play(side);
-            if !is_busy {
+            // A shard with words wakes the thread of the exchange.
+            if !is_busy && self.sides[side].ways.iter().all(|way| way.way.out.is_empty()) {
                 return;
             }
         }
@@ -408,9 +409,13 @@ impl World {
         self.advance(Duration::from_secs(3));
         for side in 0..2 {
             (0..40).for_each(|_| self.say(side));
+            self.turn(side);
         }
         for _ in 0..20 {
-            (0..2).for_each(|side| self.answer(side));
+            for side in 0..2 {
+                self.answer(side);
+                self.turn(side);
+            }
             self.advance(NODE_CALL_AGE_MAX / 10);
         }
         for side in 0..2 {
