@@ -418,9 +418,9 @@ impl World {
             }
             self.advance(NODE_CALL_AGE_MAX / 10);
         }
-        for side in 0..2 {
+        for (side, key) in KEYS.into_iter().enumerate() {
             for (room, spoken) in &self.spoken[side] {
-                let shard = directory::home(room, KEYS[side], SHARDS);
+                let shard = directory::home(room, key, SHARDS);
                 let life = self.sides[side].shards[shard].resets;
                 for (number, _) in spoken.kept.iter().filter(|(_, of)| **of == life) {
                     assert!(spoken.heard.contains(number), "{room} of {side}: kept {number} is missing");
