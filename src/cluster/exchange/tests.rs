@@ -320,7 +320,8 @@ impl World {
                 self.bus.insert((self.now.instant + delay, self.sent), (1 - side, bytes));
             }
             self.play(side);
-            if !is_busy {
+            // A shard with words wakes the thread of the exchange.
+            if !is_busy && self.sides[side].ways.iter().all(|way| way.way.out.is_empty()) {
                 return;
             }
         }
@@ -408,14 +409,18 @@ impl World {
         self.advance(Duration::from_secs(3));
         for side in 0..2 {
             (0..40).for_each(|_| self.say(side));
+            self.turn(side);
         }
         for _ in 0..20 {
-            (0..2).for_each(|side| self.answer(side));
+            for side in 0..2 {
+                self.answer(side);
+                self.turn(side);
+            }
             self.advance(NODE_CALL_AGE_MAX / 10);
         }
-        for side in 0..2 {
+        for (side, key) in KEYS.into_iter().enumerate() {
             for (room, spoken) in &self.spoken[side] {
-                let shard = directory::home(room, KEYS[side], SHARDS);
+                let shard = directory::home(room, key, SHARDS);
                 let life = self.sides[side].shards[shard].resets;
                 for (number, _) in spoken.kept.iter().filter(|(_, of)| **of == life) {
                     assert!(spoken.heard.contains(number), "{room} of {side}: kept {number} is missing");

@@ -303,7 +303,8 @@ impl<T> SendingHalf<T> {
             is_repeated: false,
         });
         self.kept_seq = seq;
-        self.repeat_at.get_or_insert(now + self.trip.repeat_after());
+        let trip = self.trip;
+        self.repeat_at.get_or_insert_with(|| now + trip.repeat_after());
     }
 
     /// Takes an ack. Batches of skipped messages have lapsed.
