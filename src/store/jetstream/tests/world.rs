@@ -276,7 +276,7 @@ impl<'s> World<'s> {
         while let Some(op) = self.nodes[index].machine.poll_op() {
             assert_eq!(op.slot, SLOT);
             assert!(self.nodes[index].ops.insert(op.id), "an operation has a number of its own");
-            let by = if self.fault(40) { self.random.u64(1..8000) * MS } else { self.short() };
+            let by = if self.fault(40) { self.random.u32(1..8000) * MS } else { self.short() };
             if !self.fault(60) {
                 self.after(by, index, Event::Arrives { node: index, op });
             }
@@ -573,7 +573,7 @@ impl<'s> World<'s> {
             }
             5 => self.order(index, &LogOrder::Renew { slot: SLOT }),
             6 => {
-                let silence = self.random.u64(100..7000) * MS;
+                let silence = self.random.u32(100..7000) * MS;
                 self.silent_until = self.now.instant + silence;
             }
             _ => {
@@ -584,7 +584,7 @@ impl<'s> World<'s> {
                 }
             }
         }
-        let pause = if self.fault(10) { self.random.u64(..1500) * MS } else { self.short() / 2 };
+        let pause = if self.fault(10) { self.random.u32(..1500) * MS } else { self.short() / 2 };
         self.run_until(self.now.instant + pause);
     }
 
@@ -604,6 +604,13 @@ impl<'s> World<'s> {
         self.order(1 - index, &LogOrder::Release { slot: SLOT });
         self.claim(index);
         self.run_until(self.now.instant + 20 * SECOND);
+        // A late claim of the other node may stand behind: a view would see it, and claim again.
+        self.order(index, &LogOrder::Renew { slot: SLOT });
+        self.run_until(self.now.instant + SECOND);
+        if self.nodes[index].term.is_none() {
+            self.claim(index);
+            self.run_until(self.now.instant + SECOND);
+        }
         assert!(self.nodes[index].term.is_some(), "the slot is held");
         for sim_node in &self.nodes {
             assert_eq!(sim_node.unanswered, 0, "each request has its answer");
