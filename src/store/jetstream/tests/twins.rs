@@ -1,6 +1,6 @@
 //! A slot's log and the store in memory get the same requests, and give the same answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,12 +71,26 @@ impl Twins {
         for (append, outcome) in appends.iter().zip(outcomes) {
             expected.entry(append.room.clone()).or_default().push(outcome);
         }
+        let mut given = BTreeMap::<RoomName, Vec<Result<(), StoreError>>>::new();
+        let mut broken = BTreeSet::new();
+        let mut answers = Vec::new();
         for append in appends {
+            // As the desk does.
+            if broken.contains(&(append.room.clone(), append.life)) {
+                answers.push(StoreRequest::Append(append).failed(StoreError::Moved));
+                continue;
+            }
             self.bench.machine.request(0, StoreRequest::Append(append), self.bench.now);
+            while let Some((_, answer)) = self.bench.machine.poll_answer() {
+                if let StoreAnswer::Failed { room, life, .. } = &answer {
+                    broken.insert((room.clone(), *life));
+                }
+                answers.push(answer);
+            }
         }
         self.bench.settle();
-        let mut given = BTreeMap::<RoomName, Vec<Result<(), StoreError>>>::new();
-        for answer in self.bench.answers() {
+        answers.extend(self.bench.answers());
+        for answer in answers {
             let (room, outcome) = match answer {
                 StoreAnswer::Durable { room, .. } => (room, Ok(())),
                 StoreAnswer::Failed { room, error, .. } => (room, Err(error)),
