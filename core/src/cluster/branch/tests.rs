@@ -24,7 +24,7 @@ fn welcoming(shard: u16, connection: u64, ticket: u32) -> Welcoming {
     Welcoming { key: key(shard, connection, ticket), epoch: None, encoding: Encoding::Json, departure }
 }
 
-/// What a branch has said, in short.
+/// The own words of a branch, in short.
 fn said(branch: &mut Branch) -> Vec<String> {
     std::iter::from_fn(|| branch.poll_said())
         .map(|said| match said {
