@@ -9,7 +9,7 @@ use super::residents::connection::Socket;
 use super::slots::{Slots, Stood};
 use super::ways::{FromNode, NodeWord, ToNode, WayOut};
 use super::{Shard, TURN_ENTRIES_MAX};
-use roomcast_core::cluster::{Slot, SlotHome, Standing};
+use roomcast_core::cluster::{SLOTS, SlotHome};
 use roomcast_core::now::Now;
 use roomcast_core::room::SegmentSaid;
 use roomcast_core::room::id::RoomName;
@@ -43,7 +43,7 @@ impl Nodes {
 
     /// The home of a room's slot.
     pub(super) fn home_of(&self, room: &RoomName) -> SlotHome {
-        self.standing(self.slots.of(room)).home
+        self.stood.standings[self.slots.of(room).index()].home
     }
 
     /// Sends a word, behind all waiting ones.
@@ -58,10 +58,6 @@ impl Nodes {
 
     pub(super) fn is_quiet(&self) -> bool {
         self.way.is_quiet()
-    }
-
-    fn standing(&self, slot: Slot) -> Standing {
-        self.stood.standings[slot.index()]
     }
 
     /// Sends waiting words, and wakes the cluster's thread. True if words still wait.
@@ -154,7 +150,7 @@ impl<S: Socket> Shard<S> {
                     branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes);
                 }
             }
-            FromNode::Lapsed { node, room, run, seq } => self.homes.lapsed(node, room, run, seq, now),
+            FromNode::Lapsed { node, room, run, .. } => self.homes.lapsed(node, room, run, now),
         }
         self.send_words(now);
     }
@@ -171,16 +167,17 @@ impl<S: Socket> Shard<S> {
         let slots = Arc::clone(&nodes.slots);
         let stood = slots.all();
         let former = std::mem::replace(&mut nodes.stood, stood);
-        let home = |slot: Slot| stood.standings[slot.index()].home;
-        let turn = |room: &RoomName| {
-            let at = slots.of(room).index();
+        let turns: [Option<SlotTurn>; SLOTS] = std::array::from_fn(|at| {
             let was_lost = former.losses[at] != stood.losses[at];
             slot_turn(former.standings[at].home, stood.standings[at].home, was_lost)
-        };
-        self.homes.turn_slots(turn, now);
+        });
+        // A walk over all rooms, at most once per change.
+        if turns.iter().any(Option::is_some) {
+            self.homes.turn_slots(|room| turns[slots.of(room).index()], now);
+        }
         let moved = |room: &RoomName| {
-            let slot = slots.of(room);
-            (former.standings[slot.index()] != stood.standings[slot.index()]).then(|| home(slot))
+            let at = slots.of(room).index();
+            (former.standings[at] != stood.standings[at]).then_some(stood.standings[at].home)
         };
         if let Some(branches) = &mut self.branches {
             branches.follow(moved, &mut self.homes.lanes);

@@ -30,6 +30,10 @@ pub struct Branch {
     /// Shard -> the segment there.
     segments: BTreeMap<usize, BranchSegment>,
     joins: BTreeMap<JoinKey, WaitingJoin>,
+    /// Ticket -> the join on its way under that number. An answer to an earlier sending finds no join.
+    sent: BTreeMap<u32, JoinKey>,
+    /// The last ticket.
+    ticket: u32,
     /// Request -> the shards that asked. Asked of the home once.
     refreshes: BTreeMap<RefreshWant, Vec<usize>>,
     carries: BTreeMap<CarryWant, Vec<usize>>,
@@ -77,14 +81,14 @@ pub struct JoinKey {
 struct WaitingJoin {
     join: Join,
     since: Instant,
-    /// The join is on its way to the home.
+    /// The join is on its way to the home, under a ticket.
     is_sent: bool,
 }
 
 /// A welcome of the home, as far as the branch looks at it.
 #[derive(Debug, Clone, Copy)]
 pub struct Welcoming {
-    /// The answered join.
+    /// The answered join, with its ticket as its number.
     pub key: JoinKey,
     /// The life of the reliable stream.
     pub epoch: Option<Epoch>,
@@ -142,6 +146,18 @@ impl JoinKey {
 }
 
 impl Branch {
+    /// A branch without members. `ticket`: the last ticket of all branches of the room so far, or a later one.
+    #[must_use]
+    pub fn new(ticket: u32) -> Self {
+        Self { ticket, ..Self::default() }
+    }
+
+    /// The last ticket given to a join.
+    #[must_use]
+    pub fn ticket(&self) -> u32 {
+        self.ticket
+    }
+
     /// The next own word.
     pub fn poll_said(&mut self) -> Option<BranchSaid> {
         self.said.pop_front()
@@ -222,17 +238,20 @@ impl Branch {
             // The home may be heard again. Otherwise the end of its link is said apart.
             SlotHome::Nobody => {}
             SlotHome::Here => {
-                self.detach(true);
-                self.home = None;
+                self.leave_home();
                 let joins = std::mem::take(&mut self.joins).into_values();
                 self.said.extend(joins.map(|waiting| BranchSaid::ToHere(waiting.join)));
             }
-            SlotHome::Frozen => {
-                self.detach(true);
-                self.ask_all_again();
-                self.home = None;
-            }
+            SlotHome::Frozen => self.leave_home(),
         }
+    }
+
+    /// This node orders the room from now on, and hears the words of segments.
+    fn leave_home(&mut self) {
+        self.detach(true);
+        self.ask_all_again();
+        self.home = None;
+        self.segments.clear();
     }
 
     /// The link to a node begins anew, or has ended: words on their way are lost. `home` is the present one.
@@ -262,21 +281,22 @@ impl Branch {
         }
     }
 
-    /// Takes a welcome. True: its shard gets it, and the connection becomes a member.
+    /// Takes a welcome. Returns the join as its connection knows it: the connection becomes a member.
     #[must_use]
-    pub fn welcome(&mut self, node: NodeKey, run: Run, welcome: &Welcoming) -> bool {
+    pub fn welcome(&mut self, node: NodeKey, run: Run, welcome: &Welcoming) -> Option<JoinKey> {
         let Welcoming { key, epoch, encoding, departure } = *welcome;
         if self.home.is_some_and(|home| home != node) {
             self.stale += 1;
-            return false;
+            return None;
         }
-        if self.joins.remove(&key).is_none() {
+        let Some(join) = self.answered(key) else {
             // The home has counted a member that nobody is: it counts the member off again.
             self.stale += 1;
             let said = SegmentSaid::Left(departure);
             self.said.push_back(BranchSaid::ToHome { node, run: Some(run), said });
-            return false;
-        }
+            return None;
+        };
+        self.joins.remove(&join);
         if self.run != Some(run) {
             // The home lives anew, and its last words were lost.
             self.detach(false);
@@ -287,23 +307,33 @@ impl Branch {
             self.said.extend(shards.into_iter().map(|shard| BranchSaid::StreamChanged { shard, run }));
             self.epoch = epoch;
         }
-        self.segments.entry(usize::from(key.shard)).or_default().census.add(encoding);
-        true
+        self.segments.entry(usize::from(join.shard)).or_default().census.add(encoding);
+        Some(join)
     }
 
-    /// Takes the refusal of a join. True: its shard gets it. A node that is not the home is asked again later.
+    /// Takes the refusal of a join. Returns the join as its connection knows it, unless a node that is not the
+    /// home is to be asked again later.
     #[must_use]
-    pub fn refused(&mut self, node: NodeKey, key: JoinKey, is_not_home: bool) -> bool {
-        let Some(waiting) = self.joins.get_mut(&key).filter(|_| self.home == Some(node)) else {
+    pub fn refused(&mut self, node: NodeKey, key: JoinKey, is_not_home: bool) -> Option<JoinKey> {
+        let answered = if self.home == Some(node) { self.answered(key) } else { None };
+        let Some(join) = answered else {
             self.stale += 1;
-            return false;
+            return None;
         };
         if is_not_home {
-            waiting.is_sent = false;
-            return false;
+            self.joins.entry(join).and_modify(|waiting| waiting.is_sent = false);
+            return None;
         }
-        self.joins.remove(&key);
-        true
+        self.joins.remove(&join);
+        Some(join)
+    }
+
+    /// The join that an answer is for. `key` has the ticket as its number.
+    fn answered(&mut self, key: JoinKey) -> Option<JoinKey> {
+        let join = self.sent.remove(&key.join)?;
+        // A newcomer that was refused meanwhile waits no more.
+        let is_right = join.shard == key.shard && join.connection == key.connection;
+        (is_right && self.joins.contains_key(&join)).then_some(join)
     }
 
     /// Takes a batch. Returns the shards that get it.
@@ -397,6 +427,7 @@ impl Branch {
     /// Joins on their way are lost, or were for another home.
     fn ask_all_again(&mut self) {
         self.joins.values_mut().for_each(|waiting| waiting.is_sent = false);
+        self.sent.clear();
     }
 
     /// Has all members join again. `says_so`: the former home counts them off at once.
@@ -435,11 +466,13 @@ impl Branch {
 
     /// Sends the joins that are not on their way, or one of them.
     fn send_joins_of(&mut self, node: NodeKey, one: Option<JoinKey>) {
-        let said = &mut self.said;
+        let Self { said, sent, ticket, .. } = self;
         let send = |waiting: &mut WaitingJoin| {
             if !std::mem::replace(&mut waiting.is_sent, true) {
-                let said_join = SegmentSaid::Join(waiting.join);
-                said.push_back(BranchSaid::ToHome { node, run: None, said: said_join });
+                *ticket = ticket.wrapping_add(1);
+                sent.insert(*ticket, JoinKey::of(&waiting.join));
+                let join = SegmentSaid::Join(Join { join: *ticket, ..waiting.join });
+                said.push_back(BranchSaid::ToHome { node, run: None, said: join });
             }
         };
         match one {

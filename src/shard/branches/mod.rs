@@ -28,6 +28,8 @@ pub(super) struct Branches {
     look_at: Option<Instant>,
     /// Words to other nodes.
     words: VecDeque<ToNode>,
+    /// The last ticket of all branches that were dropped.
+    ticket: u32,
     /// Joins for the homes of this shard, with the shards of their segments.
     own: VecDeque<(usize, Control)>,
     /// Stale and wrong words, of segments and of homes.
@@ -41,6 +43,7 @@ impl Branches {
             waiting: BTreeSet::new(),
             look_at: None,
             words: VecDeque::new(),
+            ticket: 0,
             own: VecDeque::new(),
             stale: 0,
         }
@@ -70,7 +73,7 @@ impl Branches {
             // The words are about a life of the room that has ended.
             return;
         }
-        let branch = self.rooms.entry(room.clone()).or_default();
+        let branch = self.rooms.entry(room.clone()).or_insert_with(|| Branch::new(self.ticket));
         branch.hear(shard, run, said, home, now.instant);
         self.settle(&room, lanes);
     }
@@ -80,7 +83,9 @@ impl Branches {
         let Delivery { room, run, said } = delivery;
         // A home may welcome a member after the last word about it: the home is to count it off.
         let branch = match &said {
-            HomeSaid::Welcome(_) => self.rooms.entry(room.clone()).or_default(),
+            HomeSaid::Welcome(_) => {
+                self.rooms.entry(room.clone()).or_insert_with(|| Branch::new(self.ticket))
+            }
             _ => match self.rooms.get_mut(&room) {
                 Some(branch) => branch,
                 None => return self.stale += 1,
@@ -90,13 +95,16 @@ impl Branches {
         let forwards: Vec<(usize, Delivery)> = match said {
             HomeSaid::Welcome(welcome) => {
                 let shard = usize::from(welcome.shard);
-                let is_taken = shard < lanes.shards() && branch.welcome(node, run, &welcoming(&welcome));
-                is_taken.then(|| to(shard, HomeSaid::Welcome(welcome))).into_iter().collect()
+                let join = branch.welcome(node, run, &welcoming(&welcome));
+                let known = |join: JoinKey| Box::new(Welcome { join: join.join, ..*welcome });
+                join.map(|join| to(shard, HomeSaid::Welcome(known(join)))).into_iter().collect()
             }
             HomeSaid::Refused(refused) => {
                 let JoinRefused { shard, connection, join, code } = refused;
-                let is_taken = branch.refused(node, JoinKey { shard, connection, join }, code == NOT_HOME);
-                is_taken.then(|| to(usize::from(shard), HomeSaid::Refused(refused))).into_iter().collect()
+                let join = branch.refused(node, JoinKey { shard, connection, join }, code == NOT_HOME);
+                let known = |join: JoinKey| JoinRefused { join: join.join, ..refused };
+                let refused = join.map(|join| to(usize::from(shard), HomeSaid::Refused(known(join))));
+                refused.into_iter().collect()
             }
             HomeSaid::Level(level) => return self.take_level(node, &room, run, &level, lanes),
             HomeSaid::Refresh { want, frame } => {
@@ -242,6 +250,7 @@ impl Branches {
             self.waiting.insert(room.clone());
         }
         if branch.is_idle() {
+            self.ticket = self.ticket.max(branch.ticket());
             self.rooms.remove(room);
         }
     }

@@ -10,20 +10,21 @@ fn join(shard: u16, connection: u64, moved: bool) -> Join {
     Join { shard, connection, join: 1, encoding, seen: None, cursor: None, device: 0, moved }
 }
 
-fn key(shard: u16, connection: u64) -> JoinKey {
-    JoinKey { shard, connection, join: 1 }
+/// The names of a join in an answer of the home.
+fn key(shard: u16, connection: u64, ticket: u32) -> JoinKey {
+    JoinKey { shard, connection, join: ticket }
 }
 
 fn departure() -> Departure {
     Departure { encoding: Encoding::Json, epoch: None, acked: 0, counts_from: 0, device: 0 }
 }
 
-fn welcoming(shard: u16, connection: u64) -> Welcoming {
+fn welcoming(shard: u16, connection: u64, ticket: u32) -> Welcoming {
     let departure = departure();
-    Welcoming { key: key(shard, connection), epoch: None, encoding: Encoding::Json, departure }
+    Welcoming { key: key(shard, connection, ticket), epoch: None, encoding: Encoding::Json, departure }
 }
 
-/// What a branch has said, in short.
+/// The own words of a branch, in short.
 fn said(branch: &mut Branch) -> Vec<String> {
     std::iter::from_fn(|| branch.poll_said())
         .map(|said| match said {
@@ -53,7 +54,8 @@ fn branch(now: Instant) -> Branch {
     for shard in [0, 1] {
         let at = usize::from(shard);
         branch.hear(at, None, SegmentSaid::Join(join(shard, at as u64, false)), SlotHome::There(HOME), now);
-        assert!(branch.welcome(HOME, RUN, &welcoming(shard, at as u64)));
+        let welcome = welcoming(shard, at as u64, u32::from(shard) + 1);
+        assert_eq!(branch.welcome(HOME, RUN, &welcome).unwrap().join, 1, "as its connection counts");
     }
     assert_eq!(said(&mut branch), ["7: join 0", "7: join 1"]);
     branch
@@ -122,7 +124,9 @@ fn after_a_reset_members_join_again_and_words_from_before_count_for_nothing() {
     branch.reset(HOME, SlotHome::There(HOME));
     assert_eq!(said(&mut branch), ["moved 0", "moved 1", "7: join 5"]);
     // The same run goes on at the home.
-    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5)));
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 3)).is_none(), "the answer to the first sending");
+    assert_eq!(said(&mut branch), ["7: Left"]);
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 4)).is_some());
     hear(&mut branch, 0, SegmentSaid::Left(departure()));
     assert!(said(&mut branch).is_empty(), "the word is about the former life");
     hear(&mut branch, 0, SegmentSaid::Moved);
@@ -140,8 +144,8 @@ fn a_moved_home_is_left_with_a_word_and_joins_under_way_go_to_the_new_one() {
     assert!(said(&mut branch).is_empty());
     branch.follow(SlotHome::There(OTHER));
     assert_eq!(said(&mut branch), ["7: Moved", "moved 0", "moved 1", "8: join 5"]);
-    assert!(!branch.welcome(HOME, RUN, &welcoming(0, 5)), "not the home any more");
-    assert!(!branch.refused(OTHER, key(0, 5), true));
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 3)).is_none(), "not the home any more");
+    assert!(branch.refused(OTHER, key(0, 5, 4), true).is_none());
     branch.due(SlotHome::There(OTHER), now);
     assert_eq!(said(&mut branch), ["8: join 5"], "asked again");
     branch.follow(SlotHome::Here);
@@ -158,7 +162,7 @@ fn newcomers_are_refused_in_the_end_and_members_wait() {
     assert_eq!(said(&mut branch), ["refused 1"]);
     branch.due(SlotHome::There(HOME), now + NO_HOME_AGE_MAX);
     assert_eq!(said(&mut branch), ["7: join 2"]);
-    assert!(!branch.welcome(HOME, RUN, &welcoming(0, 1)));
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 1, 9)).is_none());
     assert_eq!(said(&mut branch), ["7: Left"], "the home counts it off again");
 }
 
@@ -170,9 +174,9 @@ fn another_life_of_the_room_or_of_its_stream_is_told_before_its_first_welcome() 
         branch.hear(0, None, SegmentSaid::Join(join(0, connection, false)), SlotHome::There(HOME), now);
     }
     said(&mut branch);
-    assert!(branch.welcome(HOME, RUN, &Welcoming { epoch: Some(Epoch(1)), ..welcoming(0, 5) }));
+    assert!(branch.welcome(HOME, RUN, &Welcoming { epoch: Some(Epoch(1)), ..welcoming(0, 5, 3) }).is_some());
     assert_eq!(said(&mut branch), ["changed 0", "changed 1"]);
-    assert!(branch.welcome(HOME, Run(71), &welcoming(0, 6)));
+    assert!(branch.welcome(HOME, Run(71), &welcoming(0, 6, 4)).is_some());
     assert_eq!(said(&mut branch), ["moved 0", "moved 1"]);
     assert_eq!(branch.members(), 1);
 }

@@ -63,7 +63,7 @@ impl Drop for SimSocket {
     }
 }
 
-/// What a device knows of a room.
+/// The knowledge of a device about a room.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Known {
     /// Epoch and offset, over all connections.

@@ -328,8 +328,8 @@ impl World {
         let one = &mut at.shards[shard];
         at.busy[shard] = one.turn(self.now);
         one.check_invariants();
-        let _ = one.poll_wakes().count();
-        let _ = one.take_tally();
+        one.poll_wakes().for_each(drop);
+        drop(one.take_tally());
         while one.homes.poll_scatter().is_some() || one.homes.poll_own_step().is_some() {}
         let requests: Vec<StoreRequest> = std::iter::from_fn(|| one.homes.poll_store()).collect();
         let answers: Vec<(u64, Published)> = std::iter::from_fn(|| one.homes.poll_answer()).collect();
