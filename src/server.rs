@@ -2,12 +2,12 @@
 //!
 //! Several servers can live in one process: only the descriptor limit is global, and it is only raised.
 
-use std::collections::BTreeSet;
+mod member;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,9 +22,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock;
+use crate::cluster::thread::{ClusterHandle, ClusterStartError};
 use crate::config::Config;
 use crate::http::accept::places::Places;
 use crate::http::accept::{Descriptors, Door, Doorway, accept, stopped};
+use crate::http::cluster::{self, ClusterDoors};
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
 use crate::http::viewer::ViewerDoor;
@@ -33,18 +35,19 @@ use crate::http::{InForce, Node, Stage};
 use crate::metrics::{DoorName, Metrics, ReloadOutcome};
 use crate::seat::Seats;
 use crate::shard::handle::Shards;
+use crate::shard::ways::ToNodes;
 use crate::store::Store;
-use crate::store::jetstream::orders::{LogNews, LogOrder};
-use crate::store::jetstream::{self, LogStartError, LogWay};
+use crate::store::jetstream::LogStartError;
 use crate::store::memory::Memory;
 use crate::store::redb::{OpenError, Redb};
 use crate::store::writer::{self, StoreHandle, Wake};
-use roomcast_core::cluster::{SLOTS, Slot, Term};
 use roomcast_core::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, LOG_HOLD_AGE_MAX, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
+    LISTEN_BACKLOG, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
 };
 use roomcast_core::now::millis;
+
+use member::{Joined, Member, with_url};
 
 /// Time between two foldings of histogram observations into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -84,6 +87,9 @@ pub enum StartError {
     /// The log in JetStream can't be opened.
     #[error(transparent)]
     Log(#[from] LogStartError),
+    /// The node finds no cluster.
+    #[error(transparent)]
+    Cluster(#[from] ClusterStartError),
     /// The metrics could not be built.
     #[error("cannot build the metrics: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -105,6 +111,8 @@ pub struct Server {
     shards: Vec<JoinHandle<()>>,
     /// `None` once it was stopped.
     store: Option<StoreHandle>,
+    /// `None` without a cluster, and once it was stopped.
+    cluster: Option<ClusterHandle>,
     /// Tells the shards about the last reload.
     following: Mutex<Option<task::JoinHandle<()>>>,
 }
@@ -126,13 +134,19 @@ impl Server {
 
         let metrics = Metrics::new(config.shards)?;
         let doors = doors_runtime()?;
-        let mut log = None;
-        let start = |wakes| start_store(&config, wakes, &metrics, &mut log);
+        let mut member = None;
+        let start = |wakes| start_store(&config, wakes, &metrics, &mut member);
         let (shards, threads, store) = Shards::start(&config, start, &metrics)?;
-        if let Some(log) = log {
-            hold_all_slots(&doors, log);
-        }
         let seats = Seats::shared(connections_max);
+        let cluster = config.cluster.as_ref().map(|cluster| with_url(cluster, viewer_addr));
+        let joined = match (&cluster, member) {
+            (Some(cluster), Some(member)) => Some(
+                member
+                    .join(cluster.clone(), &shards, &seats, &metrics)
+                    .inspect_err(|_| shards.stop())?,
+            ),
+            _ => None,
+        };
         let proxies = Arc::new(config.proxies.clone());
         warn_of_open_doors(&config);
         let descriptors = Descriptors::new(seats.clone(), descriptors_max);
@@ -144,19 +158,27 @@ impl Server {
             descriptors: descriptors.clone(),
             store: Arc::clone(&store.health),
             pulls: Places::new(PULLS_MAX),
-            cluster: None,
+            cluster: cluster.as_ref().zip(joined.as_ref()).map(|(config, joined)| {
+                let ClusterHandle { slots, calls, shown, .. } = &joined.handle;
+                ClusterDoors::new(config, Arc::clone(slots), calls.clone(), Arc::clone(shown))
+            }),
             metrics: metrics.clone(),
             stage: AtomicU8::new(Stage::Serving as u8),
         });
 
         let (stop_doors, stop) = watch::channel(false);
         let doorway = Doorway { metrics, descriptors, proxies, stop };
+        let mut handle = None;
         {
             // Sockets register with the runtime that is entered.
             let _doors = doors.enter();
             open(viewer, ViewerDoor { node: Arc::clone(&node) }, &doorway)?;
             open(publisher, PublisherDoor { node: Arc::clone(&node) }, &doorway)?;
             open(ops, OperatorDoor { node: Arc::clone(&node) }, &doorway)?;
+            if let Some(Joined { handle: running, calls }) = joined {
+                cluster::serve(&node, calls, &doorway.stop);
+                handle = Some(running);
+            }
             tokio::spawn(keep_up(doorway.metrics, doorway.stop));
         }
         info!(%viewer_addr, %publisher_addr, %ops_addr, shards = threads.len(), descriptors_max, "started");
@@ -169,6 +191,7 @@ impl Server {
             doors: Some(doors),
             shards: threads,
             store: Some(store),
+            cluster: handle,
             following: Mutex::default(),
         })
     }
@@ -227,6 +250,9 @@ impl Server {
         let notice = self.node.in_force().config.drain_notice;
         self.node.begin(Stage::Leaving);
         self.node.metrics.draining();
+        if let Some(cluster) = &self.cluster {
+            cluster.drain();
+        }
         info!(connections = self.node.seats.taken(), notice_ms = millis(notice), "draining");
         // A balancer asks every few seconds. Until it has asked, its devices are still served here.
         sleep(notice).await;
@@ -246,6 +272,13 @@ impl Server {
             let stopped = task::spawn_blocking(move || drop(store));
             if timeout(DOORS_LINGER, stopped).await.is_err() {
                 warn!("the store does not end");
+            }
+        }
+        if let Some(cluster) = self.cluster.take() {
+            // Behind the log: the other nodes claim the slots at once.
+            let stopped = task::spawn_blocking(move || cluster.stop());
+            if timeout(DOORS_LINGER, stopped).await.is_err() {
+                warn!("the cluster's thread does not end");
             }
         }
         info!("drained");
@@ -272,60 +305,24 @@ impl Drop for Server {
     }
 }
 
-/// Starts the store of the configuration. `log` gets the cluster's way to it, if it is a log.
+/// Starts the store of the configuration. `member` gets the node's part in a cluster.
 fn start_store(
     config: &Config,
     wakes: Vec<Wake>,
     metrics: &Metrics,
-    log: &mut Option<LogWay>,
-) -> Result<StoreHandle, StartError> {
+    member: &mut Option<Member>,
+) -> Result<(StoreHandle, Option<ToNodes>), StartError> {
     if let Some(cluster) = &config.cluster {
-        let incarnation = getrandom::u64().map_err(io::Error::other)?;
-        let metrics = metrics.clone();
-        let committed = Box::new(move |took, rows| metrics.record_logged(took, rows));
-        let (store, way) = jetstream::start(cluster, incarnation, wakes, committed)?;
-        *log = Some(way);
-        return Ok(store);
+        let (opened, store) = Member::open(cluster, wakes, metrics)?;
+        let to_nodes = opened.to_nodes();
+        *member = Some(opened);
+        return Ok((store, Some(to_nodes)));
     }
     let store: Box<dyn Store> = match &config.data_dir {
         Some(folder) => Box::new(Redb::open(folder)?),
         None => Box::new(Memory::new(STORE_BYTES_MAX)),
     };
-    Ok(writer::start(store, wakes)?)
-}
-
-/// Claims all slots once. Waits until they are held, or for [`LOG_HOLD_AGE_MAX`]: then
-/// `/readyz` says what is missing.
-fn hold_all_slots(doors: &Runtime, log: LogWay) {
-    let (held, all_held) = mpsc::sync_channel(1);
-    doors.spawn(async move {
-        let mut waiting: BTreeSet<Slot> = Slot::all().collect();
-        for slot in Slot::all() {
-            // The queue has a place for each slot, and nobody else gives orders.
-            let _ = log.order(LogOrder::Claim { slot, heard: Term::default() });
-        }
-        loop {
-            while let Some(news) = log.next_news() {
-                match news {
-                    LogNews::Claimed { slot, .. } => drop(waiting.remove(&slot)),
-                    LogNews::Fenced { slot, node, .. } => {
-                        warn!(slot = slot.0, node, "another node took a slot")
-                    }
-                    LogNews::Proven { .. } => {}
-                }
-            }
-            if waiting.is_empty() {
-                // Nobody waits for a slot that was claimed late.
-                let _ = held.try_send(());
-            }
-            log.news_came().await;
-        }
-    });
-    if all_held.recv_timeout(LOG_HOLD_AGE_MAX).is_ok() {
-        info!(slots = SLOTS, "all slots are held");
-    } else {
-        warn!("not all slots are held yet: reliable messages of the others are refused");
-    }
+    Ok((writer::start(store, wakes)?, None))
 }
 
 /// The places for devices under a limit of descriptors. `asked` is the least number that the configuration

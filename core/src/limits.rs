@@ -745,8 +745,8 @@ pub const LOG_NEWS_MAX: usize = 1024;
 pub const LOG_TURN_REQUESTS_MAX: usize = 128;
 /// Time in which the streams are made or found at a start. Later: the node does not start.
 pub const LOG_START_AGE_MAX: Duration = Duration::from_secs(20);
-/// Time for which a start waits for its slots. Later: the node goes on, and `/readyz` says so.
-pub const LOG_HOLD_AGE_MAX: Duration = Duration::from_secs(10);
+/// Time for which a start waits until each slot has a home. Later: the node goes on, and `/readyz` says so.
+pub const CLUSTER_SETTLE_AGE_MAX: Duration = Duration::from_secs(10);
 /// Time for which a stopping log still works on sent requests. Later: they have no answer.
 pub const LOG_STOP_AGE_MAX: Duration = Duration::from_secs(2);
 /// Interval at which the log looks at the size of its streams.

@@ -84,7 +84,7 @@ struct Cells {
     store_rooms_aside: Gauge,
     store_call: Gauge,
     /// Held, and claimed.
-    slots: [Gauge; 2],
+    log_slots: [Gauge; 2],
     log_commit: Histogram,
     log_record_rows: Histogram,
     cpu: Counter,
@@ -322,7 +322,7 @@ impl Metrics {
         // A hanging disk shows in this gauge alone: its call neither fails nor ends.
         cells.store_rooms_aside.set(as_gauge(tally.rooms_aside));
         cells.store_call.set(under_way.as_secs_f64());
-        for (gauge, slots) in cells.slots.iter().zip([tally.log.held, tally.log.claiming]) {
+        for (gauge, slots) in cells.log_slots.iter().zip([tally.log.held, tally.log.claiming]) {
             gauge.set(as_gauge(slots));
         }
     }
@@ -488,7 +488,7 @@ impl Cells {
             store_failing: register.gauge(&STORE_FAILING, &[]),
             store_rooms_aside: register.gauge(&STORE_ROOMS_ASIDE, &[]),
             store_call: register.gauge(&STORE_CALL, &[]),
-            slots: ["held", "claiming"].map(|state| register.gauge(&SLOTS, &[state])),
+            log_slots: ["held", "claiming"].map(|state| register.gauge(&LOG_SLOTS, &[state])),
             log_commit: register.histogram(&LOG_COMMIT),
             log_record_rows: register.histogram(&LOG_RECORD_ROWS),
             cpu: register.counter(&CPU, &[]),
@@ -509,7 +509,7 @@ impl Cells {
             reloads: register.each(&RELOADS, ReloadOutcome::ALL.map(ReloadOutcome::name)),
             node_calls: register.each(&NODE_CALLS, NodeCallOutcome::ALL.map(NodeCallOutcome::name)),
             route_answers: register.each(&ROUTE_ANSWERS, RouteKind::ALL.map(RouteKind::name)),
-            slots: ["here", "there", "frozen", "nobody"].map(|state| register.gauge(&SLOTS_HELD, &[state])),
+            slots: ["here", "there", "frozen", "nobody"].map(|state| register.gauge(&SLOTS, &[state])),
             handshakes: register.counter(&HANDSHAKES, &[]),
             handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
             summary: Summary::default(),

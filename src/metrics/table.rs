@@ -140,7 +140,7 @@ table! {
         "Rooms whose stored messages can't be read or written. Their reliable messages are refused.";
     STORE_CALL = Gauge "roomcast_store_call_seconds" []
         "Time since the store's call under way began. 0: no call is under way.";
-    SLOTS = Gauge "roomcast_slots" ["state"]
+    LOG_SLOTS = Gauge "roomcast_log_slots" ["state"]
         "Slots of a cluster that this node holds, or claims. A node without `cluster.nats` has none.";
     CLAIMS = Counter "roomcast_claims_total" ["why"]
         "Claims of slots. `ordered`: by the cluster. `reopened`: by the log, after an append of unknown outcome.";
@@ -187,7 +187,7 @@ table! {
     ROUTE_ANSWERS = Counter "roomcast_route_answers_total" ["kind"]
         "Answers of `/v1/route`. `cold`: the room's home, perhaps with its heir. `hot`: all nodes of the room. \
          `door`: no node, so that the device stays at the door.";
-    SLOTS_HELD = Gauge "roomcast_slots" ["state"]
+    SLOTS = Gauge "roomcast_slots" ["state"]
         "Slots of the cluster, as this node sees them. `here`: ordered by this node. `frozen`: by this node, \
          without the right to order. `there`: by another node. `nobody`: by no living node.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";

@@ -124,14 +124,15 @@ pub struct Shards {
 pub type UrlOf = Arc<dyn Fn(&RoomName) -> Option<Arc<str>> + Send + Sync>;
 
 impl Shards {
-    /// Starts a thread per shard. `store` starts the store, with a port for each wake.
+    /// Starts a thread per shard. `store` starts the store, with a port for each wake, and names the ways to other
+    /// nodes in a cluster.
     ///
     /// # Errors
     /// Those of `store`. Or the system gives no more threads, runtimes or random numbers. Threads already started
     /// are stopped.
-    pub fn start<E: From<io::Error>>(
+    pub(crate) fn start<E: From<io::Error>>(
         config: &Config,
-        store: impl FnOnce(Vec<Wake>) -> Result<StoreHandle, E>,
+        store: impl FnOnce(Vec<Wake>) -> Result<(StoreHandle, Option<ToNodes>), E>,
         metrics: &Metrics,
     ) -> Result<(Self, Vec<JoinHandle<()>>, StoreHandle), E> {
         let count = config.shards;
@@ -146,7 +147,7 @@ impl Shards {
         let shards = Self { ways_in: Arc::clone(&ways_in), home_key, directory, board, heat };
         let wakes =
             ways_in.iter().cloned().map(|way_in| -> Wake { Box::new(move || way_in.wake.notify_one()) });
-        let mut store = store(wakes.collect())?;
+        let (mut store, to_nodes) = store(wakes.collect())?;
         let mut threads = Vec::new();
         let lanes = lane::mesh(count, LaneBounds::default());
         for (index, (lanes, port)) in lanes.into_iter().zip(store.ports.drain(..)).enumerate() {
@@ -157,10 +158,22 @@ impl Shards {
             plan.heat = heat;
             plan.hot_rooms = Arc::clone(&hot_rooms);
             plan.meter = clock::thread_cpu;
-            let started = run::start(plan, lanes, shards.clone(), port, metrics.clone());
+            let way = to_nodes.as_ref().map(|to| (Arc::clone(&to.slots), to.ways[index].clone()));
+            let started = run::start(plan, lanes, way, shards.clone(), port, metrics.clone());
             threads.push(started.inspect_err(|_| shards.stop())?);
         }
         Ok((shards, threads, store))
+    }
+
+    /// The key of `directory::home` on this node.
+    pub(crate) fn home_key(&self) -> NameKey {
+        self.home_key
+    }
+
+    /// A function that wakes a shard.
+    pub(crate) fn waker(&self, shard: usize) -> Arc<dyn Fn() + Send + Sync> {
+        let way_in = Arc::clone(&self.ways_in[shard]);
+        Arc::new(move || way_in.wake.notify_one())
     }
 
     /// Has every shard take over the parts of a configuration that a reload may change. The caller bounds the

@@ -12,6 +12,7 @@ use std::io;
 use std::iter::from_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
@@ -28,8 +29,10 @@ use super::handle::{Arrival, DoorRequest, Hello, Shards};
 use super::inbox::{InboxTaken, Left, Queue};
 use super::ladder::{Ladder, Pressure};
 use super::lane::Lanes;
+use super::slots::Slots;
 use super::socket::DeviceSocket;
 use super::way_in::PublishRequest;
+use super::ways::WayOut;
 use super::{Plan, Shard};
 use crate::clock::{self, thread_cpu};
 use crate::metrics::Metrics;
@@ -51,10 +54,11 @@ const TAKES_MAX: usize = 128;
 /// Messages after which a turn takes no further publish: publishers hear nothing before the turn is over.
 const TAKES_MESSAGES_MAX: usize = 512;
 
-/// Starts a shard's thread.
+/// Starts a shard's thread. `way`: the standings of slots and the way to other nodes, in a cluster.
 pub(super) fn start(
     plan: Plan,
     lanes: Lanes,
+    way: Option<(Arc<Slots>, WayOut)>,
     shards: Shards,
     store: Port,
     metrics: Metrics,
@@ -62,9 +66,15 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("shard-{}", plan.index)).spawn(move || {
         let now = clock::now().instant;
+        let index = plan.index;
+        let shard = Shard::new(plan, lanes, now);
+        let shard = match way {
+            Some((slots, way)) => shard.in_cluster(slots, way),
+            None => shard,
+        };
         let shell = Rc::new(Shell {
-            index: plan.index,
-            shard: RefCell::new(Shard::new(plan, lanes, now)),
+            index,
+            shard: RefCell::new(shard),
             store: RefCell::new(store),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             shards,

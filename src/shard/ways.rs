@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::slots::Slots;
 use super::lane::{Control, Delivery, Frames};
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::limits::NODE_WAY_ENTRIES_MAX;
@@ -91,6 +92,15 @@ impl Way {
             back: Arc::new(ArrayQueue::new(NODE_WAY_ENTRIES_MAX)),
         })
     }
+}
+
+/// The part of all shards in a cluster.
+#[derive(Debug)]
+pub(crate) struct ToNodes {
+    /// The standings of slots.
+    pub(crate) slots: Arc<Slots>,
+    /// Shard -> its way to other nodes.
+    pub(crate) ways: Vec<WayOut>,
 }
 
 /// A shard's end of the way, and what wakes the cluster's thread.
