@@ -91,7 +91,7 @@ pub(crate) enum Misdeed {
     /// None. After the fourth offset of a room the room begins a new run on the connections of its members: a
     /// welcome brings the offset. Plain messages have left before.
     TakeOver,
-    /// None. A takeover that takes the gathered plain messages along.
+    /// None. A takeover that takes along what is gathered at its time, or next.
     TakeOverAndLose,
     /// A takeover with a welcome past the offset, without the message.
     TakeOverAndSkip,
@@ -99,6 +99,6 @@ pub(crate) enum Misdeed {
     TakeOverInSilence,
     /// The third batch lacks a message for all members at the second node.
     LoseOneBetweenNodes,
-    /// None. The first node closes its members at their third batch, and names the second node.
+    /// None. The first node closes its members before their third batch, and names the second node.
     SendElsewhere,
 }

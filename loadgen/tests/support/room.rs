@@ -45,6 +45,8 @@ pub(crate) struct Room {
     total: u64,
     pub(crate) head: u64,
     pub(crate) stored: Vec<Message>,
+    /// The next gathered messages go with a run that is over.
+    loses_next: bool,
 }
 
 impl Room {
@@ -110,6 +112,9 @@ impl Room {
         if self.gathered.is_empty() {
             return;
         }
+        if std::mem::take(&mut self.loses_next) {
+            return self.gathered.clear();
+        }
         self.seq += 1;
         let now = self.seq == 3;
         let (leaving, account) = self.cut(misdeed);
@@ -128,7 +133,9 @@ impl Room {
             if misdeed == Misdeed::LoseOneBetweenNodes && now && member.node == 1 {
                 drop(mine.remove(0));
             }
-            if let Some(door) = member.elsewhere.take_if(|_| misdeed == Misdeed::SendElsewhere && now) {
+            if let Some(door) =
+                member.elsewhere.take_if(|_| misdeed == Misdeed::SendElsewhere && self.seq >= 3)
+            {
                 member.send(Frame::Elsewhere(door));
                 continue;
             }
@@ -163,9 +170,7 @@ impl Room {
 
     /// Begins a new run behind `newest`, the head of the stream, on the connections of all members.
     pub(crate) fn take_over(&mut self, name: &str, newest: &Message, misdeed: Misdeed) {
-        if misdeed == Misdeed::TakeOverAndLose {
-            self.gathered.clear();
-        }
+        self.loses_next = misdeed == Misdeed::TakeOverAndLose;
         self.flush(name, misdeed);
         self.run += 1;
         self.seq = 0;
