@@ -39,9 +39,7 @@ fn main() {
     let wanted = args.iter().find(|arg| !arg.starts_with('-'));
     let runs = |name: &str| wanted.is_none_or(|wanted| name.contains(wanted.as_str()));
     pin_the_load();
-    for (name, measure) in
-        [("fanout", fanout as fn()), ("publish", publish), ("cold", cold), ("hot", hot)]
-    {
+    for (name, measure) in [("fanout", fanout as fn()), ("publish", publish), ("cold", cold), ("hot", hot)] {
         if runs(name) {
             measure();
         }
@@ -69,7 +67,8 @@ impl Server {
         let program = std::env::var("NATS_SERVER").expect("NATS_SERVER names a nats-server");
         let folder = std::env::temp_dir().join(format!("roomcast-nodes-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).expect("the folder can be made");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
         let config = folder.join("server.conf");
         let text = format!(
             "listen: \"127.0.0.1:{port}\"\nno_fast_producer_stall: true\nmax_pending: 64MB\n\
@@ -94,7 +93,8 @@ impl Server {
             ("ROOMCAST__CLUSTER__REPLICAS", "1".to_owned()),
             ("ROOMCAST__CLUSTER__ALLOW_UNSYNCED", "true".to_owned()),
         ];
-        let variables: Vec<(&str, &str)> = variables.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let node = Node::start_pinned("127.0.0.1:0", core, &["--shards", "1"], &variables);
         until("the node is ready", || get(node.ops_door, "/readyz").is_some_and(|answer| answer.code == 200));
         node
@@ -131,9 +131,7 @@ fn get(door: SocketAddr, path: &str) -> Option<Answer> {
 /// The sum of a metric over its labels.
 fn metric(node: &Node, name: &str) -> f64 {
     let text = get(node.ops_door, "/metrics").expect("the door answers").body;
-    let of_name = |line: &&str| {
-        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-    };
+    let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
     text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
@@ -155,7 +153,9 @@ impl Load<'_> {
         command.arg(format!("--publisher-door=http://{}", self.publishes_at.publisher_door));
         command.arg(format!("--ops-door=http://{}", self.devices_at[0].ops_door));
         command.stdout(Stdio::piped()).stderr(Stdio::null());
-        command.spawn().unwrap_or_else(|error| panic!("{}: {error}: cargo build --release --workspace", program.display()))
+        command.spawn().unwrap_or_else(|error| {
+            panic!("{}: {error}: cargo build --release --workspace", program.display())
+        })
     }
 }
 
@@ -174,7 +174,8 @@ fn stem_at(home: &Node, other: &Node) -> String {
     (0..200)
         .map(|n| format!("bench{n}"))
         .find(|stem| {
-            let answer = get(other.viewer_door, &format!("/v1/route?room={stem}-0")).expect("the door answers");
+            let answer =
+                get(other.viewer_door, &format!("/v1/route?room={stem}-0")).expect("the door answers");
             answer.body.contains(&url(home))
         })
         .expect("one of 200 rooms")
@@ -212,7 +213,12 @@ fn fanout() {
     let mut ratios = Vec::new();
     for repetition in 0..REPETITIONS {
         let single = {
-            let node = Node::start_pinned("127.0.0.1:0", server_core.as_deref(), &["--ephemeral", "--shards", "1"], &[]);
+            let node = Node::start_pinned(
+                "127.0.0.1:0",
+                server_core.as_deref(),
+                &["--ephemeral", "--shards", "1"],
+                &[],
+            );
             let load = Load { devices_at: vec![&node], publishes_at: &node, flags: flags("single") };
             cost_per_frame(&node, &load, devices)
         };
@@ -276,7 +282,11 @@ fn publish() {
         let line = |name: &str, all: &[Duration]| {
             format!("{name} p50 {:.2?} p99 {:.2?}", percentile(all, 500), percentile(all, 990))
         };
-        print(&format!("publish {repetition}: {}, {}", line("at home", &at_home), line("elsewhere", &elsewhere)));
+        print(&format!(
+            "publish {repetition}: {}, {}",
+            line("at home", &at_home),
+            line("elsewhere", &elsewhere)
+        ));
     }
 }
 
@@ -308,9 +318,12 @@ fn cold() {
     let batches: f64 = nodes.iter().map(|node| metric(node, "roomcast_batches_total")).sum();
     let load = Load { devices_at: vec![], publishes_at: &nodes[0], flags };
     judge(load.start_routed(&nodes));
-    let frames: f64 = nodes.iter().map(|node| metric(node, "roomcast_link_frames_total")).sum::<f64>() - before;
+    let frames: f64 =
+        nodes.iter().map(|node| metric(node, "roomcast_link_frames_total")).sum::<f64>() - before;
     let batches: f64 = nodes.iter().map(|node| metric(node, "roomcast_batches_total")).sum::<f64>() - batches;
-    print(&format!("cold: {devices} rooms of one routed device: {frames} entries on links for {batches} batches"));
+    print(&format!(
+        "cold: {devices} rooms of one routed device: {frames} entries on links for {batches} batches"
+    ));
 }
 
 fn hot() {

@@ -140,11 +140,9 @@ impl Server {
         let seats = Seats::shared(connections_max);
         let cluster = config.cluster.as_ref().map(|cluster| with_url(cluster, viewer_addr));
         let joined = match (&cluster, member) {
-            (Some(cluster), Some(member)) => Some(
-                member
-                    .join(cluster.clone(), &shards, &seats, &metrics)
-                    .inspect_err(|_| shards.stop())?,
-            ),
+            (Some(cluster), Some(member)) => {
+                Some(member.join(cluster.clone(), &shards, &seats, &metrics).inspect_err(|_| shards.stop())?)
+            }
             _ => None,
         };
         let proxies = Arc::new(config.proxies.clone());

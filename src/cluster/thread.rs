@@ -22,7 +22,7 @@ use super::bus::{Bus, BusHeard, BusPost, Subjects};
 use super::calls::{CallIn, Calls};
 use super::exchange::{Exchange, ExchangePlan};
 use super::heartbeat::{decode_beat, decode_claim, encode_beat, encode_claim};
-use super::shown::{ClusterShown, PeerShown, Shown};
+use super::shown::{ClusterShown, PeerShown, ShownCell};
 use super::tenure::Tenure;
 use crate::clock;
 use crate::config::cluster::ClusterConfig;
@@ -110,7 +110,7 @@ pub(crate) struct ClusterHandle {
     /// The standings of all slots.
     pub(crate) slots: Arc<Slots>,
     /// The cluster for the doors.
-    pub(crate) shown: Arc<Shown>,
+    pub(crate) shown: Arc<ShownCell>,
     stage: Arc<ClusterStage>,
     bell: ClusterBell,
     thread: Option<JoinHandle<()>>,
@@ -162,9 +162,9 @@ pub(crate) fn draw_incarnation(now: Now) -> io::Result<u64> {
 pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let calls = Calls::new(plan.bell.ring());
-    let shown = Arc::new(Shown::new(clock::now().instant));
+    let shown = Arc::new(ShownCell::new(clock::now().instant));
     let slots = Arc::clone(&plan.slots);
-    let stage = Arc::<Stage>::default();
+    let stage = Arc::<ClusterStage>::default();
     let bell = plan.bell.clone();
     let cut = Arc::<Notify>::default();
     let (ready, is_ready) = handover::sync_channel(1);
@@ -211,7 +211,7 @@ struct ClusterShell {
     log: LogWay,
     slots: Arc<Slots>,
     ways: Vec<WayOut>,
-    shown: Arc<Shown>,
+    shown: Arc<ShownCell>,
     show_at: Instant,
     bell: ClusterBell,
     region: String,
@@ -230,7 +230,7 @@ impl ClusterShell {
         login: Login,
         bus: Bus,
         calls: &Calls,
-        shown: Arc<Shown>,
+        shown: Arc<ShownCell>,
     ) -> Self {
         let now = clock::now().instant;
         let ClusterPlan { config, incarnation, shards, slots, log, home_key, ways, calls_in, bell, load } =

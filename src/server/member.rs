@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::StartError;
 use crate::clock;
-use crate::cluster::calls::CallIn;
+use crate::cluster::calls::{CallIn, calls_in};
 use crate::cluster::thread::{ClusterBell, ClusterHandle, ClusterPlan, draw_incarnation, start};
 use crate::config::cluster::ClusterConfig;
 use crate::metrics::Metrics;
@@ -25,7 +25,7 @@ use crate::store::jetstream::{self, LogWay};
 use crate::store::writer::Wake;
 use roomcast_core::cluster::SlotHome;
 use roomcast_core::cluster::node::NodeLoad;
-use roomcast_core::limits::{CLUSTER_SETTLE_AGE_MAX, NODE_CALLS_ANSWERED_MAX};
+use roomcast_core::limits::CLUSTER_SETTLE_AGE_MAX;
 
 /// Pause between two looks at the slots of a node that starts.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -83,7 +83,7 @@ impl Member {
         metrics: &Metrics,
     ) -> Result<Joined, StartError> {
         let Self { incarnation, bell, slots, ways, log } = self;
-        let (calls_in, calls) = mpsc::channel(NODE_CALLS_ANSWERED_MAX);
+        let (calls_in, calls) = calls_in();
         let seats = seats.clone();
         let metrics = metrics.clone();
         let load = move || NodeLoad {

@@ -22,6 +22,7 @@ use super::homes::publishers::{NotConfigured, Spread};
 use super::lane::LaneBounds;
 use super::socket::DeviceSocket;
 use super::way_in::{PublishRequest, WayIn};
+use super::ways::ToNodes;
 use super::{Plan, Shard, directory, lane, run};
 use crate::auth::Grant;
 use crate::clock;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::slots::Slots;
 use super::lane::{Control, Delivery, Frames};
+use super::slots::Slots;
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::limits::NODE_WAY_ENTRIES_MAX;
 use roomcast_core::room::id::{RoomName, Run, Seq};

@@ -108,6 +108,8 @@ struct Sent {
     ttl: Duration,
     entry: Bytes,
     proves: bool,
+    /// The first sending.
+    began: Instant,
     until: Instant,
 }
 

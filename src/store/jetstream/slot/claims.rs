@@ -48,6 +48,7 @@ impl SlotLog {
                     message_id: format!("{}:claim:{:x}:{number}", self.slot.0, self.own.incarnation),
                     ttl: LOG_CLAIM_AGE,
                     entry: record.encode(self.slot),
+                    rows: 0,
                 };
                 (kind, LOG_APPEND_PATIENCE)
             }

@@ -75,6 +75,7 @@ impl SlotLog {
             ttl,
             entry,
             proves,
+            began: now.instant,
             until,
         });
         self.append();
@@ -89,6 +90,7 @@ impl SlotLog {
             message_id: sent.message_id.clone(),
             ttl: sent.ttl,
             entry: sent.entry.clone(),
+            rows: if let Content::Rows(rows) = &sent.content { rows.len() } else { 0 },
         });
         debug_assert!(op, "a record is under way");
     }
@@ -119,7 +121,7 @@ impl SlotLog {
         held.last = sequence;
         if sent.proves || held.proven_at + LOG_PROVEN_INTERVAL <= now.instant {
             held.proven_at = now.instant;
-            self.news.push_back(LogNews::Proven { slot: self.slot });
+            self.news.push_back(LogNews::Proven { slot: self.slot, sent: sent.began });
         }
         match &sent.content {
             Content::Renewal(_) if sent.ttl == LOG_CLAIM_AGE => {
