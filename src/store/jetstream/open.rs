@@ -24,7 +24,7 @@ pub enum LogStartError {
     #[error(transparent)]
     Nats(#[from] NatsError),
     /// The servers take small messages alone.
-    #[error("the NATS servers take messages of {0} bytes: set max_payload to {least} or more", least = NATS_PAYLOAD_LEAST)]
+    #[error("the NATS servers take messages of {0} bytes: set max_payload to {NATS_PAYLOAD_LEAST} or more")]
     Payload(usize),
     /// The streams can't be used.
     #[error(transparent)]
