@@ -316,7 +316,8 @@ impl View {
             version: NODE_VERSION,
             load,
             is_draining: self.stage != NodeStage::Serving,
-            is_deaf: !self.members.echo_age(now).is_some_and(|age| age < RIGHT_AGE_MAX),
+            // A node that has just slept may have its echo in a moment.
+            is_deaf: self.members.echo_age(now).is_some_and(|age| age >= RIGHT_AGE_MAX),
             is_leaving: self.stage == NodeStage::Leaving,
             slots: held.collect(),
             heard: self.members.heard(now),

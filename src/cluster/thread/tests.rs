@@ -89,7 +89,7 @@ impl TestNode {
             insecure: false,
         };
         let incarnation = draw_incarnation(clock::now()).unwrap();
-        let (log, way) = jetstream::start(&config, incarnation, Vec::new(), Box::new(|_, _| {})).unwrap();
+        let (log, way) = jetstream::start(&config, incarnation, vec![Box::new(|| ())], Box::new(|_, _| {})).unwrap();
         let plan = ClusterPlan {
             config,
             incarnation,
