@@ -69,6 +69,8 @@ fn a_place_that_is_lost_holds_up_no_batch() {
     for _ in 0..crate::limits::SEGMENT_QUEUED_MAX {
         bench.publish(coupon());
         bench.sync();
+        // Early flushes keep a distance.
+        bench.wait(Duration::from_secs(1));
     }
     assert!(!bench.room.may_cut());
     bench.tell(Input::PlaceLost { place: NODE });
