@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use roomcast_core::limits::{
-    LOG_APPEND_PATIENCE, LOG_CLAIM_AGE, LOG_PROOF_AGE, LOG_PROVEN_INTERVAL, LOG_RENEW_INTERVAL,
-    STORE_PURGE_INTERVAL,
+    LOG_CLAIM_AGE, LOG_PROOF_AGE, LOG_PROVEN_INTERVAL, LOG_RENEW_INTERVAL, STORE_PURGE_INTERVAL,
 };
 use roomcast_core::now::Now;
 
@@ -66,7 +65,6 @@ impl SlotLog {
         let entry = record.encode(self.slot);
         let message_id = format!("{}:{}.{}:{number}", self.slot.0, term.generation, term.sequence);
         let proves = std::mem::take(&mut held.proof_is_due);
-        let until = now.instant + LOG_APPEND_PATIENCE;
         held.sent = Some(Sent {
             op: OpId(0),
             content: record.content,
@@ -75,7 +73,7 @@ impl SlotLog {
             ttl,
             entry,
             proves,
-            until,
+            began: now.instant,
         });
         self.append();
     }
@@ -88,6 +86,7 @@ impl SlotLog {
             expect: Some(held.last),
             message_id: sent.message_id.clone(),
             ttl: sent.ttl,
+            rows: if let Content::Rows(rows) = &sent.content { rows.len() } else { 0 },
             entry: sent.entry.clone(),
         });
         debug_assert!(op, "a record is under way");
@@ -119,7 +118,7 @@ impl SlotLog {
         held.last = sequence;
         if sent.proves || held.proven_at + LOG_PROVEN_INTERVAL <= now.instant {
             held.proven_at = now.instant;
-            self.news.push_back(LogNews::Proven { slot: self.slot });
+            self.news.push_back(LogNews::Proven { slot: self.slot, sent: sent.began });
         }
         match &sent.content {
             Content::Renewal(_) if sent.ttl == LOG_CLAIM_AGE => {
