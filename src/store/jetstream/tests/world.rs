@@ -229,7 +229,7 @@ impl<'s> World<'s> {
             }
             return;
         }
-        let takes = self.short();
+        let takes = if self.fault(8) { self.random.u32(1..1500) * MS } else { self.short() };
         let heard = match &op.kind {
             LogOpKind::Append { expect, .. } => {
                 self.log.gap = self.random.u64(..3);
