@@ -10,6 +10,7 @@ use roomcast_core::cluster::{Slot, Term};
 
 use super::image::{Image, RecordPlace};
 use super::ops::{LogEntry, OpId};
+use super::orders::LogNews;
 use super::record::{Claimant, Content, LogRecord};
 
 /// A claim under way.
@@ -41,11 +42,16 @@ pub(super) struct Replay {
     pub(super) damaged: u64,
     /// Entries of a term below a claim before them.
     pub(super) out_of_term: u64,
+    /// The term under which the rooms of this node know their streams. `None`: no rooms.
+    former: Option<Term>,
+    /// The last claim of another node behind `former`. The other node may have changed every stream, so the
+    /// rooms here end.
+    pub(super) fenced: Option<LogNews>,
 }
 
 impl Replay {
     /// Nothing read yet. `payload_bytes_max` bounds the payloads in memory.
-    pub(super) fn new(payload_bytes_max: usize) -> Self {
+    pub(super) fn new(payload_bytes_max: usize, former: Option<Term>) -> Self {
         Self {
             image: Image::new(payload_bytes_max),
             highest: Term::default(),
@@ -53,7 +59,14 @@ impl Replay {
             own: 0,
             damaged: 0,
             out_of_term: 0,
+            former,
+            fenced: None,
         }
+    }
+
+    /// Nothing read yet, of another log.
+    pub(super) fn anew(&self, payload_bytes_max: usize) -> Self {
+        Self::new(payload_bytes_max, self.former)
     }
 
     /// Takes the next entry of the log.
@@ -70,12 +83,19 @@ impl Replay {
         if let Content::Claim(claimant) = &record.content {
             if claimant == own {
                 self.own = entry.sequence;
+            // A claim below an earlier term is repeated, and has served nobody.
+            } else if self.former.is_some() && term > self.highest {
+                self.fenced = Some(LogNews::Fenced { slot, by: term, node: claimant.node.clone() });
             }
         // The fence refuses such entries. One that is here all the same was never acknowledged by a home that
         // knew of the claim before it.
         } else if term < self.highest {
             self.out_of_term += 1;
             return;
+        }
+        // By position and not by number: a log that has shrunk gives lower sequences again.
+        if self.former == Some(term) {
+            self.fenced = None;
         }
         self.highest = self.highest.max(term);
         self.image.take(record.content, RecordPlace { sequence: entry.sequence, bytes: entry.entry.len() });

@@ -19,7 +19,8 @@ use roomcast_core::cluster::{Slot, Term};
 #[cfg(test)]
 use roomcast_core::limits::LOG_SLOT_READS_MAX;
 use roomcast_core::limits::{
-    LOG_PAYLOADS_BYTES_MAX, LOG_SLOT_BYTES_MAX, LOG_SLOT_REQUESTS_MAX, STORE_PURGE_ROWS_MAX,
+    LOG_APPEND_PATIENCE, LOG_PAYLOADS_BYTES_MAX, LOG_SLOT_BYTES_MAX, LOG_SLOT_REQUESTS_MAX,
+    STORE_PURGE_ROWS_MAX,
 };
 use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
@@ -108,9 +109,8 @@ struct Sent {
     ttl: Duration,
     entry: Bytes,
     proves: bool,
-    /// The first sending.
+    /// The time of the first sending.
     began: Instant,
-    until: Instant,
 }
 
 /// The requests of a shard that the slot holds.
@@ -151,7 +151,7 @@ impl SlotLog {
             LogOrder::Claim { heard, .. } => {
                 self.floor = self.floor.max(*heard);
                 match &self.hold {
-                    Hold::Released => self.begin_claim(None, now),
+                    Hold::Released => self.begin_claim(None, None, now),
                     // The term is compared at the acknowledgement.
                     Hold::Claiming(_) => {}
                     Hold::Held(held) if held.term >= *heard => {
@@ -231,7 +231,7 @@ impl SlotLog {
                 }
             }
             Hold::Held(held) => {
-                if held.sent.as_ref().is_some_and(|sent| sent.until <= now.instant) {
+                if held.sent.as_ref().is_some_and(|sent| sent.until() <= now.instant) {
                     self.fall(now);
                 } else if held.purge_at.is_some_and(|at| at <= now.instant) {
                     let now_ms = self.clock.now(now).stamp.store_ms;
@@ -343,10 +343,17 @@ impl SlotLog {
     }
 }
 
+impl Sent {
+    /// The end of the patience with the append.
+    fn until(&self) -> Instant {
+        self.began + LOG_APPEND_PATIENCE
+    }
+}
+
 impl Held {
     fn deadline(&self) -> Option<Instant> {
         let of_sent = match &self.sent {
-            Some(sent) => sent.until,
+            Some(sent) => sent.until(),
             None if self.proof_is_due || self.image.is_head_due() => self.quiet_until,
             None => self.renew_at.max(self.quiet_until),
         };

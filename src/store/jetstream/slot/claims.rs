@@ -18,12 +18,12 @@ use crate::store::jetstream::orders::LogNews;
 use crate::store::jetstream::record::{Content, LogRecord};
 
 impl SlotLog {
-    /// Begins a claim. `requests_until`: requests wait so long.
-    pub(super) fn begin_claim(&mut self, requests_until: Option<Instant>, now: Now) {
+    /// Begins a claim. `former`: the term held until now. `requests_until`: requests wait so long.
+    pub(super) fn begin_claim(&mut self, former: Option<Term>, requests_until: Option<Instant>, now: Now) {
         self.hold = Hold::Claiming(Box::new(Claim {
             generation: self.floor.generation,
             claimed: None,
-            replay: Replay::new(self.payload_bytes_max),
+            replay: Replay::new(self.payload_bytes_max, former),
             op: None,
             until: now.instant,
             requests_until,
@@ -47,6 +47,7 @@ impl SlotLog {
                     expect: None,
                     message_id: format!("{}:claim:{:x}:{number}", self.slot.0, self.own.incarnation),
                     ttl: LOG_CLAIM_AGE,
+                    rows: 0,
                     entry: record.encode(self.slot),
                     rows: 0,
                 };
@@ -107,14 +108,14 @@ impl SlotLog {
         if claim.replay.own != term.sequence || claim.replay.highest > term {
             self.floor = self.floor.max(claim.replay.highest);
             if claim.replay.own != term.sequence {
-                claim.replay = Replay::new(self.payload_bytes_max);
+                claim.replay = claim.replay.anew(self.payload_bytes_max);
             }
             claim.generation = self.floor.generation;
             claim.claimed = None;
             claim.until = now.instant + LOG_RETRY_PAUSE;
             return;
         }
-        let replay = std::mem::replace(&mut claim.replay, Replay::new(0));
+        let replay = std::mem::replace(&mut claim.replay, Replay::new(0, None));
         self.damaged += replay.damaged;
         self.out_of_term += replay.out_of_term;
         self.floor = term;
@@ -122,6 +123,11 @@ impl SlotLog {
         image.bound_payloads(self.payload_bytes_max);
         let now_ms = self.clock.now(now).stamp.store_ms;
         while image.purge(now_ms, STORE_PURGE_ROWS_MAX) == STORE_PURGE_ROWS_MAX {}
+        // Requests of rooms that go by what the other node has changed.
+        if let Some(fenced) = replay.fenced {
+            self.fail_all();
+            self.news.push_back(fenced);
+        }
         self.hold = Hold::Held(Box::new(Held {
             term,
             last: term.sequence,
@@ -141,12 +147,13 @@ impl SlotLog {
 
     /// Claims again: the state of the log is unknown. Writes under way have failed.
     pub(super) fn fall(&mut self, now: Now) {
-        let commit = if let Hold::Held(held) = &mut self.hold { held.commit.take() } else { None };
-        if let Some(commit) = commit {
+        let Hold::Held(held) = &mut self.hold else { return };
+        let former = held.term;
+        if let Some(commit) = held.commit.take() {
             self.answer_commit(commit, Err(StoreError::Failing));
         }
         self.fetches.iter_mut().for_each(Fetch::reset);
-        self.begin_claim(Some(now.instant + LOG_APPEND_PATIENCE), now);
+        self.begin_claim(Some(former), Some(now.instant + LOG_APPEND_PATIENCE), now);
     }
 
     /// Gives the slot up.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use roomcast_core::limits::{
-    LOG_APPEND_PATIENCE, LOG_CLAIM_AGE, LOG_PROOF_AGE, LOG_PROVEN_INTERVAL, LOG_RENEW_INTERVAL,
-    STORE_PURGE_INTERVAL,
+    LOG_CLAIM_AGE, LOG_PROOF_AGE, LOG_PROVEN_INTERVAL, LOG_RENEW_INTERVAL, STORE_PURGE_INTERVAL,
 };
 use roomcast_core::now::Now;
 
@@ -66,7 +65,6 @@ impl SlotLog {
         let entry = record.encode(self.slot);
         let message_id = format!("{}:{}.{}:{number}", self.slot.0, term.generation, term.sequence);
         let proves = std::mem::take(&mut held.proof_is_due);
-        let until = now.instant + LOG_APPEND_PATIENCE;
         held.sent = Some(Sent {
             op: OpId(0),
             content: record.content,
@@ -76,7 +74,6 @@ impl SlotLog {
             entry,
             proves,
             began: now.instant,
-            until,
         });
         self.append();
     }
@@ -89,6 +86,7 @@ impl SlotLog {
             expect: Some(held.last),
             message_id: sent.message_id.clone(),
             ttl: sent.ttl,
+            rows: if let Content::Rows(rows) = &sent.content { rows.len() } else { 0 },
             entry: sent.entry.clone(),
             rows: if let Content::Rows(rows) = &sent.content { rows.len() } else { 0 },
         });

@@ -1,16 +1,16 @@
 //! Facts of a slot's log, one by one.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Bench, DAY, EPOCH, SECOND, SLOT, append, claim, message, node, room};
+use super::{Bench, DAY, EPOCH, SECOND, SLOT, SimLog, append, claim, message, node, room};
 use crate::store::jetstream::ops::{LogHeard, LogOp, LogOpKind};
 use crate::store::jetstream::orders::{LogNews, LogOrder};
 use crate::store::jetstream::record::{Content, LogRecord, LogRow};
 use crate::store::row::Marks;
-use crate::store::{Append, StoreAnswer, StoreError, StoreRequest, Stored};
+use crate::store::{Append, Asked, StoreAnswer, StoreError, StoreRequest, Stored};
 use roomcast_core::cluster::Term;
 use roomcast_core::limits::{
     LOG_APPEND_PATIENCE, LOG_RECORD_BYTES_MAX, LOG_RETRY_PAUSE, LOG_SLOT_BYTES_MAX, LOG_SLOT_REQUESTS_MAX,
@@ -40,6 +40,7 @@ impl Bench {
             expect: None,
             message_id: format!("other {number}"),
             ttl: DAY,
+            rows: 0,
             entry: record.encode(SLOT),
         };
         match self.log.perform(&op, self.now) {
@@ -72,6 +73,10 @@ fn claimed(news: &[LogNews]) -> Vec<Term> {
     news.iter()
         .filter_map(|news| if let LogNews::Claimed { term, .. } = news { Some(*term) } else { None })
         .collect()
+}
+
+fn proven(sent: Instant) -> LogNews {
+    LogNews::Proven { slot: SLOT, sent }
 }
 
 fn offsets(stream: Option<Stored>) -> Vec<u64> {
@@ -257,6 +262,70 @@ fn an_append_without_an_answer_has_failed_and_is_found_by_the_next_load() {
 }
 
 #[test]
+fn a_claim_of_another_node_in_between_fences_before_the_slot_is_held_again() {
+    let mut bench = Bench::held(u64::MAX);
+    let now = bench.now;
+    bench.append(append("b", 1, 1..=1, now));
+    assert_eq!(durable(&mut bench), [1]);
+    bench.is_silent = true;
+    bench.append(append("a", 1, 1..=1, now));
+    bench.append(append("b", 1, 2..=2, now));
+    bench.request(StoreRequest::Load { room: room("c"), life: 1, whole_after: 0 });
+    // The append is lost, another node takes the slot and forgets a room, and falls silent.
+    bench.put(Term { generation: 0, sequence: 0 }, 1, Content::Claim(node("c", 3)));
+    let by = bench.put(Term::default(), 2, Content::Claim(node("b", 9)));
+    bench.put(by, 3, Content::Forget(room("b")));
+    bench.is_silent = false;
+    bench.wait(LOG_APPEND_PATIENCE);
+    let term = Term { generation: 0, sequence: by.sequence + 2 };
+    let fenced = LogNews::Fenced { slot: SLOT, by, node: "b".into() };
+    assert_eq!(bench.news, [fenced, LogNews::Claimed { slot: SLOT, term }]);
+    // The load of the room without a write was answered before.
+    let answers = bench.answers();
+    assert!(matches!(answers[0], StoreAnswer::Loaded { .. }), "{answers:?}");
+    assert!(
+        answers[1..].iter().all(|answer| matches!(
+            answer,
+            StoreAnswer::Failed { error: StoreError::Failing, asked: Asked::Append, .. }
+        )) && answers.len() == 3,
+        "{answers:?}"
+    );
+    assert_eq!(bench.load("b"), None);
+}
+
+#[test]
+fn a_claim_of_another_node_before_the_own_term_fences_nobody() {
+    let mut bench = Bench::new(u64::MAX);
+    bench.put(Term::default(), 1, Content::Claim(node("b", 9)));
+    bench.order(&claim(Term::default()));
+    assert_eq!(claimed(&std::mem::take(&mut bench.news)).len(), 1);
+    let now = bench.now;
+    bench.is_silent = true;
+    bench.append(append("a", 1, 1..=1, now));
+    bench.is_silent = false;
+    bench.wait(LOG_APPEND_PATIENCE);
+    assert!(matches!(bench.news[..], [LogNews::Claimed { .. }]), "{:?}", bench.news);
+}
+
+#[test]
+fn a_claim_of_another_node_in_a_log_that_has_shrunk_fences_too() {
+    let mut bench = Bench::new(u64::MAX);
+    bench.log.gap = 1000;
+    bench.order(&claim(Term::default()));
+    bench.news.clear();
+    let now = bench.now;
+    bench.is_silent = true;
+    bench.append(append("a", 1, 1..=1, now));
+    bench.log = SimLog::default();
+    let by = bench.put(Term::default(), 1, Content::Claim(node("b", 9)));
+    bench.is_silent = false;
+    bench.wait(LOG_APPEND_PATIENCE + SECOND);
+    let fenced = LogNews::Fenced { slot: SLOT, by, node: "b".into() };
+    let term = Term { generation: 1, sequence: 3 };
+    assert_eq!(bench.news, [fenced, LogNews::Claimed { slot: SLOT, term }]);
+}
+
+#[test]
 fn a_long_silence_fails_what_waits_after_a_second_and_all_else_at_once() {
     let mut bench = Bench::held(u64::MAX);
     let now = bench.now;
@@ -278,18 +347,60 @@ fn a_long_silence_fails_what_waits_after_a_second_and_all_else_at_once() {
 #[test]
 fn an_ordered_renewal_is_told_as_a_proof_and_appends_are_told_twice_a_second() {
     let mut bench = Bench::held(u64::MAX);
-    let proven = LogNews::Proven { slot: SLOT };
     bench.order(&LogOrder::Renew { slot: SLOT });
-    assert_eq!(std::mem::take(&mut bench.news), std::slice::from_ref(&proven));
+    assert_eq!(std::mem::take(&mut bench.news), [proven(bench.now.instant)]);
     let now = bench.now;
     bench.append(append("a", 1, 1..=1, now));
     assert_eq!(bench.news, []);
     bench.wait(SECOND / 2);
     bench.append(append("a", 1, 2..=2, now));
     bench.append(append("a", 1, 3..=3, now));
-    assert_eq!(std::mem::take(&mut bench.news), std::slice::from_ref(&proven));
+    assert_eq!(std::mem::take(&mut bench.news), [proven(bench.now.instant)]);
     bench.order(&LogOrder::Renew { slot: SLOT });
-    assert_eq!(bench.news, [proven]);
+    assert_eq!(bench.news, [proven(bench.now.instant)]);
+}
+
+#[test]
+fn a_proof_names_the_first_sending_of_its_append() {
+    let mut bench = Bench::held(u64::MAX);
+    let began = bench.now;
+    bench.is_silent = true;
+    bench.order(&LogOrder::Renew { slot: SLOT });
+    let op = bench.unanswered();
+    // The first try of the client is in the log, and its second one is refused.
+    bench.log.perform(&op.kind, began);
+    bench.wait(SECOND / 2);
+    bench.order(&LogOrder::Renew { slot: SLOT });
+    bench.hear(op.id, LogHeard::Refused);
+    let op = bench.unanswered();
+    let heard = bench.log.perform(&op.kind, bench.now);
+    bench.hear(op.id, heard);
+    assert_eq!(std::mem::take(&mut bench.news), [proven(began.instant)]);
+    // The second order came while the append was under way, so another one follows.
+    let op = bench.unanswered();
+    let heard = bench.log.perform(&op.kind, bench.now);
+    bench.hear(op.id, heard);
+    assert_eq!(bench.news, [proven(bench.now.instant)]);
+}
+
+#[test]
+fn an_append_says_its_messages() {
+    let mut bench = Bench::new(u64::MAX);
+    bench.is_silent = true;
+    bench.order(&claim(Term::default()));
+    let op = bench.unanswered();
+    assert!(matches!(op.kind, LogOpKind::Append { rows: 0, .. }), "{op:?}");
+    let mut bench = Bench::held(u64::MAX);
+    bench.is_silent = true;
+    let now = bench.now;
+    bench.append(append("a", 1, 1..=3, now));
+    bench.order(&LogOrder::Renew { slot: SLOT });
+    let op = bench.unanswered();
+    assert!(matches!(op.kind, LogOpKind::Append { rows: 3, .. }), "{op:?}");
+    let heard = bench.log.perform(&op.kind, now);
+    bench.hear(op.id, heard);
+    let op = bench.unanswered();
+    assert!(matches!(op.kind, LogOpKind::Append { rows: 0, .. }), "{op:?}");
 }
 
 #[test]
@@ -439,7 +550,7 @@ fn a_full_log_refuses_appends_and_takes_them_again_later() {
     assert_eq!(bench.news, []);
     bench.log.is_full = false;
     bench.wait(SECOND);
-    assert_eq!(bench.news, [LogNews::Proven { slot: SLOT }]);
+    assert_eq!(bench.news, [proven(bench.now.instant)]);
     bench.append(append("a", 2, 1..=1, now));
     assert_eq!(durable(&mut bench), [1]);
 }

@@ -52,7 +52,7 @@ impl SimLog {
 
     /// Takes an append, which a majority has after `takes`.
     pub(super) fn append(&mut self, op: &LogOpKind, takes: Duration, now: Now) -> LogHeard {
-        let LogOpKind::Append { expect, message_id, ttl, entry } = op else { panic!("{op:?}") };
+        let LogOpKind::Append { expect, message_id, ttl, entry, .. } = op else { panic!("{op:?}") };
         self.expire(now);
         if let Some((sequence, _)) = self.ids.get(message_id) {
             return LogHeard::Appended { sequence: *sequence };

@@ -84,6 +84,8 @@ struct Seen {
     claims: u64,
     takeovers: u64,
     fenced: u64,
+    /// Claims of another node found by a node that claimed again.
+    between: u64,
     acked: u64,
     unknown_stored: u64,
     unknown_lost: u64,
@@ -227,7 +229,7 @@ impl<'s> World<'s> {
             }
             return;
         }
-        let takes = self.short();
+        let takes = if self.fault(8) { self.random.u32(1..1500) * MS } else { self.short() };
         let heard = match &op.kind {
             LogOpKind::Append { expect, .. } => {
                 self.log.gap = self.random.u64(..3);
@@ -282,8 +284,11 @@ impl<'s> World<'s> {
                 self.after(by, index, Event::Arrives { node: index, op });
             }
         }
+        let mut was_fenced = false;
         while let Some(news) = self.nodes[index].machine.poll_news() {
             self.hear_news(index, &news);
+            self.seen.between += u64::from(was_fenced && matches!(news, LogNews::Claimed { .. }));
+            was_fenced = matches!(news, LogNews::Fenced { .. });
         }
         while let Some((desk, answer)) = self.nodes[index].machine.poll_answer() {
             self.take(index, desk, answer);
@@ -305,10 +310,19 @@ impl<'s> World<'s> {
             LogNews::Fenced { by, .. } => {
                 let term = self.nodes[index].term.take().expect("a fenced node held the slot");
                 assert!(*by > term);
+                self.end_rooms(index);
                 self.seen.fenced += 1;
             }
-            LogNews::Proven { .. } => assert!(self.nodes[index].term.is_some()),
+            LogNews::Proven { sent, .. } => {
+                assert!(self.nodes[index].term.is_some());
+                assert!(*sent <= self.now.instant);
+            }
         }
+    }
+
+    /// The rooms of a node end with its hold of the slot. Appends under way get their answers all the same.
+    fn end_rooms(&mut self, index: usize) {
+        self.nodes[index].rooms.values_mut().for_each(|room| room.phase = Phase::Idle);
     }
 
     /// Looks at what was appended since: one line of terms, and of offsets.
@@ -560,6 +574,7 @@ impl<'s> World<'s> {
     fn order(&mut self, index: usize, order: &LogOrder) {
         if matches!(order, LogOrder::Release { .. }) {
             self.nodes[index].term = None;
+            self.end_rooms(index);
         }
         self.nodes[index].machine.order(order, self.now);
         self.drain(index);
@@ -686,9 +701,9 @@ fn two_nodes_take_a_slot_from_one_another_and_nothing_acknowledged_is_lost() {
     }
     if one.is_none() {
         writeln!(std::io::stderr(), "{seen:?}").ok();
-        let Seen { takeovers, fenced, unknown_stored, unknown_lost, early_reads, .. } = seen;
+        let Seen { takeovers, fenced, between, unknown_stored, unknown_lost, early_reads, .. } = seen;
         let Seen { parallel, gets, forgotten, heads, generations, full, .. } = seen;
-        let counts = [takeovers, fenced, unknown_stored, unknown_lost, early_reads, parallel];
+        let counts = [takeovers, fenced, between, unknown_stored, unknown_lost, early_reads, parallel];
         let more = [gets, forgotten, heads, generations, full];
         assert!(counts.iter().chain(&more).all(|count| *count >= 50), "{seen:?}");
     }
