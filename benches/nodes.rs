@@ -147,8 +147,10 @@ impl Load<'_> {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_roomcast")).with_file_name("roomcast-loadgen");
         let mut command = Command::new(&program);
         command.args(["run", "--no-floor", "--encoding", "proto"]).args(&self.flags);
-        for node in &self.devices_at {
-            command.arg(format!("--viewer-door=ws://{}", node.viewer_door));
+        if !self.flags.iter().any(|flag| flag.starts_with("--route")) {
+            for node in &self.devices_at {
+                command.arg(format!("--viewer-door=ws://{}", node.viewer_door));
+            }
         }
         command.arg(format!("--publisher-door=http://{}", self.publishes_at.publisher_door));
         command.arg(format!("--ops-door=http://{}", self.devices_at[0].ops_door));
@@ -316,8 +318,8 @@ fn cold() {
     flags.push(format!("--route=http://{}", nodes[0].viewer_door));
     let before: f64 = nodes.iter().map(|node| metric(node, "roomcast_link_frames_total")).sum();
     let batches: f64 = nodes.iter().map(|node| metric(node, "roomcast_batches_total")).sum();
-    let load = Load { devices_at: vec![], publishes_at: &nodes[0], flags };
-    judge(load.start_routed(&nodes));
+    let load = Load { devices_at: nodes.iter().collect(), publishes_at: &nodes[0], flags };
+    judge(load.start());
     let frames: f64 =
         nodes.iter().map(|node| metric(node, "roomcast_link_frames_total")).sum::<f64>() - before;
     let batches: f64 = nodes.iter().map(|node| metric(node, "roomcast_batches_total")).sum::<f64>() - batches;

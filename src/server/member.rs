@@ -86,7 +86,9 @@ impl Member {
         let (calls_in, calls) = calls_in();
         let seats = seats.clone();
         let metrics = metrics.clone();
+        let shards_count = u32::try_from(ways.len()).map_err(io::Error::other)?;
         let load = move || NodeLoad {
+            shards: shards_count,
             seats: seats.seats_max(),
             free_seats: seats.seats_max().saturating_sub(seats.taken()),
             busy_permille: metrics.held().iter().map(|held| held.busy_permille).max().unwrap_or(0),
@@ -96,7 +98,7 @@ impl Member {
         let plan = ClusterPlan {
             config,
             incarnation,
-            shards: u32::try_from(ways.len()).map_err(io::Error::other)?,
+            shards: shards_count,
             slots: Arc::clone(&slots),
             log,
             home_key: shards.home_key(),

@@ -92,7 +92,7 @@ struct World {
 fn side(index: usize) -> Side {
     let way = |_| WayOut {
         // Short, so that they are full now and then.
-        way: Arc::new(Way { out: ArrayQueue::new(32), back: ArrayQueue::new(16) }),
+        way: Arc::new(Way { out: Arc::new(ArrayQueue::new(32)), back: Arc::new(ArrayQueue::new(16)) }),
         wake: Arc::new(|| {}),
     };
     let ways: Vec<WayOut> = (0..SHARDS).map(way).collect();
@@ -510,7 +510,16 @@ fn the_cost_of_a_forwarded_join() {
         left -= turn;
         for connection in 0..u64::from(turn) {
             let encoding = Encoding::Json;
-            let join = Join { shard: 0, connection, join: 1, encoding, seen: None, cursor: None, device: 77 };
+            let join = Join {
+                shard: 0,
+                connection,
+                join: 1,
+                encoding,
+                seen: None,
+                cursor: None,
+                device: 77,
+                moved: false,
+            };
             let word =
                 NodeWord::ToHome(Control { room: room.clone(), run: None, said: SegmentSaid::Join(join) });
             sides[0].ways[homes[0]].way.out.push(ToNode { node: OTHER[0], word }).unwrap();

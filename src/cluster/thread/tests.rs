@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use tokio::time::sleep;
 
 use super::*;
-use crate::store::StoreHandle;
 use crate::store::jetstream;
+use crate::store::writer::StoreHandle;
 use roomcast_core::cluster::SlotHome;
 
 /// A nats-server on loopback with a folder of its own, killed on drop.
@@ -89,7 +89,8 @@ impl TestNode {
             insecure: false,
         };
         let incarnation = draw_incarnation(clock::now()).unwrap();
-        let (log, way) = jetstream::start(&config, incarnation, vec![Box::new(|| ())], Box::new(|_, _| {})).unwrap();
+        let (log, way) =
+            jetstream::start(&config, incarnation, vec![Box::new(|| ())], Box::new(|_, _| {})).unwrap();
         let plan = ClusterPlan {
             config,
             incarnation,
@@ -106,7 +107,7 @@ impl TestNode {
     }
 
     fn holds(&self) -> usize {
-        self.handle.slots.all().iter().filter(|standing| standing.home == SlotHome::Here).count()
+        self.handle.slots.all().standings.iter().filter(|standing| standing.home == SlotHome::Here).count()
     }
 
     /// The number of the living nodes that this one hears.
@@ -116,7 +117,7 @@ impl TestNode {
 
     /// True if all slots have a home, and this many are here.
     fn has_homes(&self) -> bool {
-        self.handle.slots.all().iter().all(|standing| standing.home != SlotHome::Nobody)
+        self.handle.slots.all().standings.iter().all(|standing| standing.home != SlotHome::Nobody)
     }
 }
 

@@ -159,6 +159,7 @@ impl Drawn {
                 seen: self.rng.bool().then(|| Seen { run: Run(self.rng.u64(..)), seq: Seq(7) }),
                 cursor: self.rng.bool().then(|| Cursor { epoch: Epoch(self.rng.u64(..)), offset: 9 }),
                 device: self.rng.u64(..),
+                moved: self.rng.bool(),
             }),
             1 => SegmentSaid::Left(Departure {
                 encoding: self.encoding(),

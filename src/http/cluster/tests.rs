@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::seat::{Seat, Seats};
 use crate::shard::handle::Shards;
 use crate::store::memory::Memory;
-use crate::store::writer::StoreHandle;
+use crate::store::writer::{self, StoreHandle};
 use roomcast_core::cluster::{Standing, Term};
 use roomcast_core::limits::{NODE_CALLS_MAX, STORE_BYTES_MAX};
 use roomcast_core::room::id::{Epoch, NameKey};
@@ -105,7 +105,9 @@ impl TwoNodes {
         config.key_messages_per_second = key_messages_per_second;
         let metrics = Metrics::new(config.shards).unwrap();
         let store = Box::new(Memory::new(STORE_BYTES_MAX));
-        let (shards, threads, store) = Shards::start(&config, store, &metrics).unwrap();
+        let (shards, threads, store) =
+            Shards::start(&config, |wakes| writer::start(store, wakes).map(|store| (store, None)), &metrics)
+                .unwrap();
         let slots = Arc::new(Slots::new(NameKey([1, 2])));
         let called = Arc::new(Notify::new());
         let wake = Arc::clone(&called);

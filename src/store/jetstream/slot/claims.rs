@@ -49,7 +49,6 @@ impl SlotLog {
                     ttl: LOG_CLAIM_AGE,
                     rows: 0,
                     entry: record.encode(self.slot),
-                    rows: 0,
                 };
                 (kind, LOG_APPEND_PATIENCE)
             }

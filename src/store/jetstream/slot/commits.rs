@@ -88,7 +88,6 @@ impl SlotLog {
             ttl: sent.ttl,
             rows: if let Content::Rows(rows) = &sent.content { rows.len() } else { 0 },
             entry: sent.entry.clone(),
-            rows: if let Content::Rows(rows) = &sent.content { rows.len() } else { 0 },
         });
         debug_assert!(op, "a record is under way");
     }
