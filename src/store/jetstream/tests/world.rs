@@ -306,7 +306,7 @@ impl<'s> World<'s> {
         while let Some((desk, answer)) = self.nodes[index].machine.poll_answer() {
             self.take(index, desk, answer);
         }
-        if self.events_made % 16 == 0 {
+        if self.events_made.is_multiple_of(16) {
             self.nodes[index].machine.check_invariants();
         }
     }
