@@ -72,7 +72,8 @@ pub(super) enum LogHeard {
     },
     /// The expectation did not hold (10071), or another append of the subject was under way (10164).
     Refused,
-    /// The streams have no place for the append: nothing was stored.
+    /// The streams have no place for the append: nothing was stored. Never said of a repeat, since its first
+    /// sending may be in the log.
     Full,
     /// The last message; `None`: the subject has none.
     Last(Option<LogEntry>),

@@ -55,6 +55,11 @@ impl SimLog {
         let LogOpKind::Append { expect, message_id, ttl, entry, .. } = op else { panic!("{op:?}") };
         self.expire(now);
         if let Some((sequence, _)) = self.ids.get(message_id) {
+            // The first one is under way.
+            if self.entries.get(sequence).is_some_and(|entry| entry.visible > now.instant) {
+                self.parallel += 1;
+                return LogHeard::Refused;
+            }
             return LogHeard::Appended { sequence: *sequence };
         }
         if self.is_full {

@@ -21,7 +21,7 @@ use roomcast_core::now::{Now, millis};
 use roomcast_core::room::id::{Epoch, RoomName};
 use roomcast_core::room::message::Message;
 
-const SEEDS: u64 = 320;
+const SEEDS: u64 = 400;
 const ROOMS: [&str; 3] = ["a", "b", "c"];
 const MS: Duration = Duration::from_millis(1);
 
@@ -54,6 +54,8 @@ struct SimRoom {
     /// The last offset given to a message.
     given: u64,
     durable: u64,
+    /// The failure of the last append that failed.
+    failed: Option<StoreError>,
     /// Appends under way, in order: life, messages.
     appends: VecDeque<(u64, Vec<(u64, u64)>)>,
     /// The acknowledgements known when the load was asked for.
@@ -107,6 +109,8 @@ struct World<'s> {
     nodes: Vec<SimNode>,
     events: BTreeMap<(Instant, u64), (u64, Event)>,
     events_made: u64,
+    /// Appends that arrive twice.
+    repeated: BTreeSet<OpId>,
     silent_until: Instant,
     /// True: nothing is lost, late or silent.
     is_calm: bool,
@@ -137,6 +141,7 @@ impl<'s> World<'s> {
             nodes: Vec::new(),
             events: BTreeMap::new(),
             events_made: 0,
+            repeated: BTreeSet::new(),
             silent_until: now.instant,
             is_calm: false,
             tags: 0,
@@ -233,7 +238,9 @@ impl<'s> World<'s> {
         let heard = match &op.kind {
             LogOpKind::Append { expect, .. } => {
                 self.log.gap = self.random.u64(..3);
-                self.log.is_full = expect.is_some() && self.fault(60);
+                // A repeat of an append that may be stored is no proof of a full log.
+                let may_be_full = expect.is_some() && !self.repeated.contains(&op.id);
+                self.log.is_full = may_be_full && self.fault(60);
                 let heard = self.log.append(&op.kind, takes, self.now);
                 self.seen.full += u64::from(heard == LogHeard::Full);
                 self.walk();
@@ -280,6 +287,12 @@ impl<'s> World<'s> {
             assert_eq!(op.slot, SLOT);
             assert!(self.nodes[index].ops.insert(op.id), "an operation has a number of its own");
             let by = if self.fault(40) { self.random.u32(1..8000) * MS } else { self.short() };
+            // The client repeats an append.
+            if matches!(op.kind, LogOpKind::Append { expect: Some(_), .. }) && self.fault(12) {
+                let by = by + self.short();
+                self.repeated.insert(op.id);
+                self.after(by, index, Event::Arrives { node: index, op: op.clone() });
+            }
             if !self.fault(60) {
                 self.after(by, index, Event::Arrives { node: index, op });
             }
@@ -293,7 +306,7 @@ impl<'s> World<'s> {
         while let Some((desk, answer)) = self.nodes[index].machine.poll_answer() {
             self.take(index, desk, answer);
         }
-        if self.events_made % 16 == 0 {
+        if self.events_made.is_multiple_of(16) {
             self.nodes[index].machine.check_invariants();
         }
     }
@@ -402,6 +415,7 @@ impl<'s> World<'s> {
         if asked == Asked::Append {
             let (of_life, messages) = room.appends.pop_front().expect("an append was under way");
             assert_eq!(of_life, life);
+            room.failed = Some(error);
             let epoch = Epoch(room.epoch);
             let stored = messages
                 .iter()
@@ -644,6 +658,17 @@ impl<'s> World<'s> {
         }
         self.run_until(self.now.instant + SECOND);
         assert!(self.nodes[index].rooms.values().all(|room| room.phase == Phase::Ready), "all rooms load");
+        for name in ROOMS.map(room) {
+            self.nodes[index].rooms.get_mut(&name).unwrap().failed = None;
+            self.publish(index, &name);
+        }
+        self.run_until(self.now.instant + SECOND);
+        for room in self.nodes[index].rooms.values() {
+            assert!(
+                room.appends.is_empty() && matches!(room.failed, None | Some(StoreError::Full)),
+                "{room:?}"
+            );
+        }
     }
 }
 
