@@ -6,6 +6,7 @@ mod member;
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::thread::JoinHandle;
@@ -26,7 +27,6 @@ use crate::cluster::thread::{ClusterHandle, ClusterStartError};
 use crate::config::Config;
 use crate::http::accept::places::Places;
 use crate::http::accept::{Descriptors, Door, Doorway, accept, stopped};
-use crate::http::cluster::{self, ClusterDoors};
 use crate::http::ops::OperatorDoor;
 use crate::http::publisher::PublisherDoor;
 use crate::http::viewer::ViewerDoor;
@@ -47,7 +47,7 @@ use roomcast_core::limits::{
 };
 use roomcast_core::now::millis;
 
-use member::{Joined, Member, with_url};
+use member::{Joined, Member};
 
 /// Time between two foldings of histogram observations into their buckets.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -106,8 +106,7 @@ pub struct Server {
     /// Address of the operator door, for health and metrics.
     pub ops_addr: SocketAddr,
     stop_doors: watch::Sender<bool>,
-    /// `None` only while it is being dropped.
-    doors: Option<Runtime>,
+    doors: DoorsRuntime,
     shards: Vec<JoinHandle<()>>,
     /// `None` once it was stopped.
     store: Option<StoreHandle>,
@@ -133,18 +132,13 @@ impl Server {
         let ops_addr = ops.address;
 
         let metrics = Metrics::new(config.shards)?;
-        let doors = doors_runtime()?;
+        let doors = DoorsRuntime::new()?;
         let mut member = None;
         let start = |wakes| start_store(&config, wakes, &metrics, &mut member);
         let (shards, threads, store) = Shards::start(&config, start, &metrics)?;
         let seats = Seats::shared(connections_max);
-        let cluster = config.cluster.as_ref().map(|cluster| with_url(cluster, viewer_addr));
-        let joined = match (&cluster, member) {
-            (Some(cluster), Some(member)) => {
-                Some(member.join(cluster.clone(), &shards, &seats, &metrics).inspect_err(|_| shards.stop())?)
-            }
-            _ => None,
-        };
+        let join = |member: Member| member.join(viewer_addr, &shards, &seats, &metrics);
+        let joined = member.map(join).transpose().inspect_err(|_| shards.stop())?;
         let proxies = Arc::new(config.proxies.clone());
         warn_of_open_doors(&config);
         let descriptors = Descriptors::new(seats.clone(), descriptors_max);
@@ -156,29 +150,23 @@ impl Server {
             descriptors: descriptors.clone(),
             store: Arc::clone(&store.health),
             pulls: Places::new(PULLS_MAX),
-            cluster: cluster.as_ref().zip(joined.as_ref()).map(|(config, joined)| {
-                let ClusterHandle { slots, calls, shown, .. } = &joined.handle;
-                ClusterDoors::new(config, Arc::clone(slots), calls.clone(), Arc::clone(shown))
-            }),
+            cluster: joined.as_ref().map(Joined::doors),
             metrics: metrics.clone(),
             stage: AtomicU8::new(Stage::Serving as u8),
         });
 
         let (stop_doors, stop) = watch::channel(false);
         let doorway = Doorway { metrics, descriptors, proxies, stop };
-        let mut handle = None;
-        {
+        let cluster = {
             // Sockets register with the runtime that is entered.
             let _doors = doors.enter();
             open(viewer, ViewerDoor { node: Arc::clone(&node) }, &doorway)?;
             open(publisher, PublisherDoor { node: Arc::clone(&node) }, &doorway)?;
             open(ops, OperatorDoor { node: Arc::clone(&node) }, &doorway)?;
-            if let Some(Joined { handle: running, calls }) = joined {
-                cluster::serve(&node, calls, &doorway.stop);
-                handle = Some(running);
-            }
+            let cluster = joined.map(|joined| joined.serve(&node, &doorway.stop));
             tokio::spawn(keep_up(doorway.metrics, doorway.stop));
-        }
+            cluster
+        };
         info!(%viewer_addr, %publisher_addr, %ops_addr, shards = threads.len(), descriptors_max, "started");
         Ok(Self {
             node,
@@ -186,10 +174,10 @@ impl Server {
             publisher_addr,
             ops_addr,
             stop_doors,
-            doors: Some(doors),
+            doors,
             shards: threads,
             store: Some(store),
-            cluster: handle,
+            cluster,
             following: Mutex::default(),
         })
     }
@@ -221,10 +209,9 @@ impl Server {
             // An error is the end by `abort`.
             drop(former.await);
         }
-        let Some(doors) = &self.doors else { return };
         let node = Arc::clone(&self.node);
         let (followed, all_follow) = oneshot::channel();
-        let following = doors.spawn(async move {
+        let following = self.doors.spawn(async move {
             node.shards.follow(&config).await;
             node.metrics.reloaded(ReloadOutcome::Done);
             // The caller may have stopped waiting.
@@ -296,10 +283,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.node.shards.stop();
-        if let Some(doors) = self.doors.take() {
-            // A runtime must not be waited for on a thread of another one, where tests drop servers.
-            doors.shutdown_background();
-        }
     }
 }
 
@@ -360,15 +343,37 @@ fn descriptors() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(1 << 20)
 }
 
-/// The runtime of all three doors. The shards need the cores more: a handshake or a publish costs the doors
-/// some 20 µs, so half of the cores, and at most four, keep up with them.
-fn doors_runtime() -> io::Result<Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    Builder::new_multi_thread()
-        .worker_threads((cores / 2).clamp(1, 4))
-        .thread_name("doors")
-        .enable_all()
-        .build()
+/// The runtime of all three doors. It ends in the background: a runtime must not be waited for on a thread of
+/// another one, where tests start and drop servers.
+#[derive(Debug)]
+struct DoorsRuntime(Option<Runtime>);
+
+impl DoorsRuntime {
+    /// The shards need the cores more: a handshake or a publish costs the doors some 20 µs, so half of the cores, and
+    /// at most four, keep up with them.
+    fn new() -> io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads((cores / 2).clamp(1, 4))
+            .thread_name("doors")
+            .enable_all()
+            .build()?;
+        Ok(Self(Some(runtime)))
+    }
+}
+
+impl Deref for DoorsRuntime {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("the runtime is there until the drop")
+    }
+}
+
+impl Drop for DoorsRuntime {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(Runtime::shutdown_background);
+    }
 }
 
 /// A door's port, bound, but not served yet.

@@ -813,6 +813,8 @@ pub const LOG_PROVEN_INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes of payloads that a slot keeps in memory. Above: the oldest go, and loads and pages read them from the
 /// log.
 pub const LOG_PAYLOADS_BYTES_MAX: usize = 16 * MIB;
+/// Bytes of payloads that all slots of a node keep in memory, an equal part each. Above: as for a slot.
+pub const LOG_NODE_PAYLOADS_BYTES_MAX: usize = 512 * MIB;
 /// Requests of a shard that one slot holds. Above: `Busy`.
 pub const LOG_SLOT_REQUESTS_MAX: usize = 512;
 /// Bytes of a shard's appends that one slot holds. Above: `Busy`.

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use self::peer::Peer;
 use self::shards::ShardEnds;
 use super::calls::{CallFailed, CallIn, CallOut};
+use crate::metrics::tally::LinkTally;
 use crate::shard::ways::{NodeWord, ToNode, WayOut};
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::cluster::link::{BadMessage, LinkEnds, LinkMessage};
@@ -53,34 +54,6 @@ impl fmt::Debug for ExchangePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExchangePlan").field("incarnation", &self.incarnation).finish_non_exhaustive()
     }
-}
-
-/// The counts of one link since the last look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct LinkCounts {
-    /// Bytes of messages sent.
-    pub(crate) bytes: u64,
-    /// Entries sent.
-    pub(crate) frames: u64,
-    /// Batches left out.
-    pub(crate) lapsed: u64,
-    /// Messages sent again.
-    pub(crate) repeated: u64,
-    /// Begins anew.
-    pub(crate) resets: u64,
-    /// Messages and words dropped: of a former life, or unreadable.
-    pub(crate) stale: u64,
-}
-
-/// A link, as metrics show it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LinkShown {
-    /// The other node.
-    pub(crate) node: NodeKey,
-    /// The counts since the last look.
-    pub(crate) counts: LinkCounts,
-    /// The age of the oldest kept entry without an ack.
-    pub(crate) age: Duration,
 }
 
 /// The links of a node.
@@ -313,14 +286,16 @@ impl Exchange {
         peers.chain(self.pump_at).chain(untold).min()
     }
 
-    /// The links, for metrics. The counts begin anew.
-    pub(crate) fn take_shown(&mut self, now: Now) -> Vec<LinkShown> {
-        let shown = |(node, peer): (&NodeKey, &mut Peer)| LinkShown {
-            node: *node,
-            counts: peer.take_counts(),
-            age: peer.age(now.instant),
-        };
-        self.peers.iter_mut().map(shown).collect()
+    /// All links together, for metrics: the counts since the last call, and the age of the oldest kept entry without
+    /// an ack.
+    pub(crate) fn take_tally(&mut self, now: Now) -> (LinkTally, Duration) {
+        let mut all = LinkTally::default();
+        let mut age = Duration::ZERO;
+        for peer in self.peers.values_mut() {
+            all += peer.take_tally();
+            age = age.max(peer.age(now.instant));
+        }
+        (all, age)
     }
 }
 

@@ -26,6 +26,7 @@ use super::shown::{ClusterShown, PeerShown, ShownCell};
 use super::tenure::Tenure;
 use crate::clock;
 use crate::config::cluster::ClusterConfig;
+use crate::metrics::tally::LinkTally;
 use crate::nats::{Login, NatsError};
 use crate::shard::slots::Slots;
 use crate::shard::ways::WayOut;
@@ -62,6 +63,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) bell: ClusterBell,
     /// Reads seats and load. Region and URL come from the configuration.
     pub(crate) load: Box<dyn FnMut() -> NodeLoad + Send>,
+    /// Takes the counts of links since the last call, and the age of the oldest entry without an acknowledgement.
+    pub(crate) count_links: Box<dyn FnMut(LinkTally, Duration) + Send>,
 }
 
 impl fmt::Debug for ClusterPlan {
@@ -217,6 +220,7 @@ struct ClusterShell {
     region: String,
     viewer_url: String,
     load: Box<dyn FnMut() -> NodeLoad + Send>,
+    count_links: Box<dyn FnMut(LinkTally, Duration) + Send>,
     suspended: Duration,
     is_draining: bool,
     /// Words that were no words of a node.
@@ -233,8 +237,19 @@ impl ClusterShell {
         shown: Arc<ShownCell>,
     ) -> Self {
         let now = clock::now().instant;
-        let ClusterPlan { config, incarnation, shards, slots, log, home_key, ways, calls_in, bell, load } =
-            plan;
+        let ClusterPlan {
+            config,
+            incarnation,
+            shards,
+            slots,
+            log,
+            home_key,
+            ways,
+            calls_in,
+            bell,
+            load,
+            count_links,
+        } = plan;
         let exchange = Exchange::new(ExchangePlan {
             incarnation,
             home_key,
@@ -262,6 +277,7 @@ impl ClusterShell {
             region: config.region,
             viewer_url: config.viewer_url,
             load,
+            count_links,
             suspended: clock::suspended(),
             is_draining: false,
             unreadable: 0,
@@ -314,6 +330,7 @@ impl ClusterShell {
         if self.show_at <= now.instant {
             self.show_at = now.instant + CLUSTER_SHOWN_INTERVAL;
             self.show(now.instant);
+            self.count_links(now);
         }
         is_more
     }
@@ -472,6 +489,11 @@ impl ClusterShell {
         });
         let echo_at = view.echo_at().unwrap_or_else(|| self.shown.newest().echo_at.min(now));
         self.shown.show(ClusterShown { echo_at, peers: peers.collect(), heirs: view.heirs() });
+    }
+
+    fn count_links(&mut self, now: Now) {
+        let (tally, age) = self.exchange.take_tally(now);
+        (self.count_links)(tally, age);
     }
 
     async fn say_goodbye(mut self, now: Now) {

@@ -26,7 +26,7 @@ pub use self::table::{DEFINITIONS, Definition, Kind};
 use self::summary::{Line, Summary};
 use self::table::*;
 
-use self::tally::{Holdings, Tally};
+use self::tally::{Holdings, LinkTally, Tally};
 use crate::clock;
 use crate::store::health::{StoreTally, Trouble};
 use roomcast_core::room::ladder::{Step, StepChange};
@@ -104,6 +104,9 @@ struct Cells {
     node_calls: Vec<Counter>,
     /// Indexed by kind.
     route_answers: Vec<Counter>,
+    /// Indexed as the fields of [`LinkTally`].
+    links: [Counter; 6],
+    link_age: Gauge,
     /// Indexed as [`SlotCounts`].
     slots: [Gauge; 4],
     handshakes: Counter,
@@ -129,7 +132,8 @@ type Tallied = (Definition, &'static [&'static str], fn(&Tally) -> u64);
 /// A counter of the store: its row, the values of its labels, and its count.
 type StoreTotal = (Definition, &'static [&'static str], fn(&StoreTally) -> u64);
 
-const TALLIED: [Tallied; 20] = [
+const TALLIED: [Tallied; 21] = [
+    (STALE_WORDS, &[], |tally| tally.homes.rooms.stale_words),
     (DUPLICATES, &[], |tally| tally.homes.rooms.duplicates),
     (IDS_EVICTED, &[], |tally| tally.homes.rooms.ids_evicted),
     (BATCHES, &[], |tally| tally.homes.rooms.batches),
@@ -401,6 +405,13 @@ impl Metrics {
         self.cells.route_answers[kind as usize].increment(1);
     }
 
+    /// Adds the counts of links to other nodes, and shows the age of the oldest entry without an acknowledgement.
+    pub(crate) fn links_counted(&self, tally: LinkTally, age: Duration) {
+        let LinkTally { bytes, frames, lapsed, repeated, resets, stale } = tally;
+        add_each(&self.cells.links, &[bytes, frames, lapsed, repeated, resets, stale]);
+        self.cells.link_age.set(age.as_secs_f64());
+    }
+
     /// Shows the slots by standing. Called for each scrape.
     pub(crate) fn show_slots(&self, counts: SlotCounts) {
         let SlotCounts { here, there, frozen, nobody } = counts;
@@ -509,6 +520,9 @@ impl Cells {
             reloads: register.each(&RELOADS, ReloadOutcome::ALL.map(ReloadOutcome::name)),
             node_calls: register.each(&NODE_CALLS, NodeCallOutcome::ALL.map(NodeCallOutcome::name)),
             route_answers: register.each(&ROUTE_ANSWERS, RouteKind::ALL.map(RouteKind::name)),
+            links: [&LINK_BYTES, &LINK_FRAMES, &LINK_LAPSED, &LINK_REPEATED, &LINK_RESETS, &LINK_STALE]
+                .map(|row| register.counter(row, &[])),
+            link_age: register.gauge(&LINK_AGE, &[]),
             slots: ["here", "there", "frozen", "nobody"].map(|state| register.gauge(&SLOTS, &[state])),
             handshakes: register.counter(&HANDSHAKES, &[]),
             handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
@@ -590,7 +604,12 @@ mod tests {
             assert!(row.name.starts_with("roomcast_"));
             assert!(row.labels.iter().all(|label| !["room", "type", "device"].contains(label)));
             assert_eq!(row.name.ends_with("_total"), row.kind == Kind::Counter, "{}", row.name);
-            assert!(row.kind != Kind::Histogram || row.name.ends_with("_seconds"), "{}", row.name);
+            let units = ["_seconds", "_rows"];
+            assert!(
+                row.kind != Kind::Histogram || units.iter().any(|unit| row.name.ends_with(unit)),
+                "{}",
+                row.name
+            );
         }
     }
 

@@ -190,6 +190,19 @@ table! {
     SLOTS = Gauge "roomcast_slots" ["state"]
         "Slots of the cluster, as this node sees them. `here`: ordered by this node. `frozen`: by this node, \
          without the right to order. `there`: by another node. `nobody`: by no living node.";
+    LINK_BYTES = Counter "roomcast_link_bytes_total" [] "Bytes of messages sent to other nodes.";
+    LINK_FRAMES = Counter "roomcast_link_frames_total" [] "Entries sent to other nodes: batches, joins, answers, calls.";
+    LINK_LAPSED = Counter "roomcast_link_lapsed_total" []
+        "Batches left out of links to other nodes: too much was on its way. Devices there heal by refresh.";
+    LINK_REPEATED = Counter "roomcast_link_repeated_total" [] "Messages sent to other nodes again.";
+    LINK_RESETS = Counter "roomcast_link_resets_total" []
+        "Links to other nodes that began anew: the members at the other end join again.";
+    LINK_STALE = Counter "roomcast_link_stale_total" []
+        "Messages and words of other nodes that were dropped: of a former life, or unreadable.";
+    LINK_AGE = Gauge "roomcast_link_age_seconds" []
+        "Age of the oldest entry on a link to another node without an acknowledgement.";
+    STALE_WORDS = Counter "roomcast_stale_words_total" []
+        "Words of other nodes about members or batches that a room does not know.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";
     HANDSHAKES_REFUSED = Counter "roomcast_handshakes_refused_total" ["reason"]
         "Devices refused at the viewer door.";

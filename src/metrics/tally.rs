@@ -1,6 +1,7 @@
 //! The counts of a shard between two reports: plain integers of a single thread, so counting costs an
 //! addition. The shard's loop adds the counts to the metrics once a turn.
 
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use roomcast_core::room::tally::RoomTally;
@@ -52,6 +53,34 @@ pub struct HomesTally {
     pub rooms_promoted: u64,
     /// Demotions: times a room's further members were to be placed on fewer shards.
     pub rooms_demoted: u64,
+}
+
+/// The counts of links to other nodes since the last look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LinkTally {
+    /// Bytes of messages sent.
+    pub(crate) bytes: u64,
+    /// Entries sent.
+    pub(crate) frames: u64,
+    /// Batches left out.
+    pub(crate) lapsed: u64,
+    /// Messages sent again.
+    pub(crate) repeated: u64,
+    /// Begins anew.
+    pub(crate) resets: u64,
+    /// Messages and words dropped: of a former life, or unreadable.
+    pub(crate) stale: u64,
+}
+
+impl AddAssign for LinkTally {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.frames += other.frames;
+        self.lapsed += other.lapsed;
+        self.repeated += other.repeated;
+        self.resets += other.resets;
+        self.stale += other.stale;
+    }
 }
 
 /// The holdings of a shard at one moment.

@@ -15,6 +15,9 @@ use crate::clock;
 use crate::cluster::calls::{CallIn, calls_in};
 use crate::cluster::thread::{ClusterBell, ClusterHandle, ClusterPlan, draw_incarnation, start};
 use crate::config::cluster::ClusterConfig;
+use crate::http::Node;
+use crate::http::accept::Stop;
+use crate::http::cluster::{ClusterDoors, serve};
 use crate::metrics::Metrics;
 use crate::seat::Seats;
 use crate::shard::handle::Shards;
@@ -32,6 +35,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A node that has opened its log, before its cluster's thread runs.
 pub(super) struct Member {
+    config: ClusterConfig,
     incarnation: u64,
     bell: ClusterBell,
     slots: Arc<Slots>,
@@ -41,8 +45,9 @@ pub(super) struct Member {
 
 /// A member of a running cluster, and the calls of other nodes for the doors.
 pub(super) struct Joined {
-    pub(super) handle: ClusterHandle,
-    pub(super) calls: mpsc::Receiver<CallIn>,
+    config: ClusterConfig,
+    handle: ClusterHandle,
+    calls: mpsc::Receiver<CallIn>,
 }
 
 impl Member {
@@ -61,7 +66,10 @@ impl Member {
         let ways = wakes.iter().map(|_| Way::new()).collect();
         let (store, log) = jetstream::start(config, incarnation, wakes, committed)?;
         let slots = Arc::new(Slots::new(log.slot_key()));
-        Ok((Self { incarnation, bell: ClusterBell::default(), slots, ways, log }, store))
+        Ok((
+            Self { config: config.clone(), incarnation, bell: ClusterBell::default(), slots, ways, log },
+            store,
+        ))
     }
 
     /// The way of each shard to other nodes.
@@ -77,14 +85,19 @@ impl Member {
     /// [`StartError`]; then the thread does not run.
     pub(super) fn join(
         self,
-        config: ClusterConfig,
+        viewer: SocketAddr,
         shards: &Shards,
         seats: &Seats,
         metrics: &Metrics,
     ) -> Result<Joined, StartError> {
-        let Self { incarnation, bell, slots, ways, log } = self;
+        let Self { mut config, incarnation, bell, slots, ways, log } = self;
+        // On loopback, devices find the door at its own address.
+        if config.viewer_url.is_empty() && viewer.ip().is_loopback() {
+            config.viewer_url = format!("ws://{viewer}");
+        }
         let (calls_in, calls) = calls_in();
         let seats = seats.clone();
+        let link_metrics = metrics.clone();
         let metrics = metrics.clone();
         let shards_count = u32::try_from(ways.len()).map_err(io::Error::other)?;
         let load = move || NodeLoad {
@@ -96,7 +109,7 @@ impl Member {
         };
         let shard_wakes = (0..ways.len()).map(|shard| shards.waker(shard));
         let plan = ClusterPlan {
-            config,
+            config: config.clone(),
             incarnation,
             shards: shards_count,
             slots: Arc::clone(&slots),
@@ -106,21 +119,26 @@ impl Member {
             calls_in,
             bell,
             load: Box::new(load),
+            count_links: Box::new(move |tally, age| link_metrics.links_counted(tally, age)),
         };
         let handle = start(plan)?;
         settle(&slots);
-        Ok(Joined { handle, calls })
+        Ok(Joined { config, handle, calls })
     }
 }
 
-/// The configuration of a node whose viewer door is open at `viewer`. On loopback, devices find the door at its own
-/// address.
-pub(super) fn with_url(config: &ClusterConfig, viewer: SocketAddr) -> ClusterConfig {
-    let mut config = config.clone();
-    if config.viewer_url.is_empty() && viewer.ip().is_loopback() {
-        config.viewer_url = format!("ws://{viewer}");
+impl Joined {
+    /// The cluster for the doors.
+    pub(super) fn doors(&self) -> ClusterDoors {
+        let ClusterHandle { slots, calls, shown, .. } = &self.handle;
+        ClusterDoors::new(&self.config, Arc::clone(slots), calls.clone(), Arc::clone(shown))
     }
-    config
+
+    /// Has the doors of `node` answer the calls of other nodes, on the runtime that is entered.
+    pub(super) fn serve(self, node: &Arc<Node>, stop: &Stop) -> ClusterHandle {
+        serve(node, self.calls, stop);
+        self.handle
+    }
 }
 
 /// Waits until each slot has a home.

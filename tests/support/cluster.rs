@@ -133,9 +133,10 @@ impl NatsServers {
             return None;
         };
         // Bound all at once, so that no two servers get the same port.
-        let ports: Vec<TcpListener> =
+        let bound: Vec<TcpListener> =
             (0..3 * count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-        let ports: Vec<SocketAddr> = ports.iter().map(|port| port.local_addr().unwrap()).collect();
+        let ports: Vec<SocketAddr> = bound.iter().map(|port| port.local_addr().unwrap()).collect();
+        drop(bound);
         let server = |ports: &[SocketAddr]| NatsServer {
             clients: ports[0].port(),
             routes: ports[1].port(),

@@ -29,7 +29,7 @@ pub(crate) fn check_lives(case: &Case<'_>, lives: &[&RoomSeen], violations: &mut
     }
     check_twice(&rooms, violations);
     let is_watched = |seen: &&RoomSeen| !seen.starts.is_empty() && !seen.ends.is_empty();
-    if !lives.iter().all(|seen| is_watched(seen)) {
+    if !lives.iter().all(is_watched) {
         return Account::default();
     }
     let mut account = Account::default();

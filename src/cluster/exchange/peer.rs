@@ -9,10 +9,10 @@ use bytes::Bytes;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::LinkCounts;
 use super::shards::ShardEnds;
 use crate::cluster::calls::{CallFailed, CallIn, CallOut, CallOutcome, NodeAnswer, NodeRequest};
 use crate::cluster::wire::{self, FramesSent, FramesTaken, Word};
+use crate::metrics::tally::LinkTally;
 use crate::shard::lane::{Delivery, HomeSaid};
 use crate::shard::ways::{FromNode, NodeWord};
 use roomcast_core::cluster::NodeKey;
@@ -316,9 +316,9 @@ impl Peer {
         self.link.poll_deadline().into_iter().chain(call).min()
     }
 
-    pub(super) fn take_counts(&mut self) -> LinkCounts {
+    pub(super) fn take_tally(&mut self) -> LinkTally {
         let tally = self.link.take_tally();
-        LinkCounts {
+        LinkTally {
             bytes: tally.bytes,
             frames: tally.entries,
             lapsed: tally.lapsed,

@@ -390,10 +390,9 @@ impl World {
 
     fn note_counts(&mut self) {
         for side in &mut self.sides {
-            for shown in side.exchange.take_shown(self.now) {
-                self.reached.repeats += shown.counts.repeated;
-                self.reached.stale += shown.counts.stale;
-            }
+            let (tally, _) = side.exchange.take_tally(self.now);
+            self.reached.repeats += tally.repeated;
+            self.reached.stale += tally.stale;
         }
     }
 

@@ -20,7 +20,8 @@ use tokio::time::sleep_until;
 
 use roomcast_core::cluster::{SLOTS, Slot};
 use roomcast_core::limits::{
-    LOG_HEARD_MAX, LOG_ORDERS_MAX, LOG_SIZE_INTERVAL, LOG_STOP_AGE_MAX, LOG_STREAMS, STORE_BYTES_MAX,
+    LOG_HEARD_MAX, LOG_NODE_PAYLOADS_BYTES_MAX, LOG_ORDERS_MAX, LOG_SIZE_INTERVAL, LOG_STOP_AGE_MAX,
+    LOG_STREAMS, STORE_BYTES_MAX,
 };
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
@@ -320,7 +321,11 @@ impl LogShell {
     fn look_at_all(&mut self, now: Now) {
         let mut holdings = StoreHoldings::default();
         let mut out_of_term = 0;
-        for machine in &self.machines {
+        let held = self.holds.tally(0).held.max(1);
+        let payload_bytes =
+            LOG_NODE_PAYLOADS_BYTES_MAX / usize::try_from(held).expect("at most as many as slots");
+        for machine in &mut self.machines {
+            machine.bound_payloads(payload_bytes);
             let StoreHoldings { bytes, quarantined } = machine.holdings();
             holdings.bytes += bytes;
             holdings.quarantined += quarantined;

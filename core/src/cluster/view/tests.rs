@@ -279,7 +279,6 @@ fn every_slot_has_one_home_again_after_every_trouble() {
         sum.releases += seen.releases;
         sum.met_claims += seen.met_claims;
     }
-    println!("{sum:?}");
     for count in
         [sum.takeovers, sum.freezes, sum.thaws, sum.two_claims, sum.reconnects, sum.fences, sum.releases]
     {

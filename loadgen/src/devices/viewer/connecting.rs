@@ -91,7 +91,7 @@ impl Devices {
         match self.devices[index].phase {
             Phase::Watching => self.leave(index, monotonic_ns()),
             Phase::Connecting | Phase::Handshaking | Phase::Waiting => {
-                self.give_back(index, "sent elsewhere")?
+                self.give_back(index, "sent elsewhere")?;
             }
             Phase::Away | Phase::Idle | Phase::Dead | Phase::Ended => return Ok(()),
         }
