@@ -182,7 +182,7 @@ impl Login {
                     0 | 1 => Duration::ZERO,
                     _ => NATS_CONNECT_PAUSE,
                 });
-            let error = match options.connect(addresses.clone()).await {
+            let error = match Box::pin(options.connect(addresses.clone())).await {
                 Ok(client) => return Ok(client),
                 Err(error) => error,
             };

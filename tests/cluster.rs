@@ -1,7 +1,6 @@
 //! Several nodes over real nats-servers, from outside: a room is the same at each of them, and outlives its home.
 //!
 //! Without a nats-server on this machine each test says loudly that it was not run (`scripts/nats.sh`).
-#![expect(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
 
 mod support;
 
@@ -101,8 +100,8 @@ async fn pages_and_receipts(cluster: &Cluster, devices: &mut [Device]) {
 async fn settings_and_the_end(cluster: &Cluster, mut devices: Vec<Device>) {
     cluster.doors[1].configure("r1", &json!({"flush": {"gather_ms": 250, "direct_members": 0}})).await;
     for doors in &cluster.doors {
-        let view = doors.view_when("r1", |view| view["flush"]["gather_ms"] == 250).await;
-        assert_eq!(view["flush"]["direct_members"], 0, "{view}");
+        let view = doors.view_when("r1", |view| view["rules"]["flush"]["gather_ms"] == 250).await;
+        assert_eq!(view["rules"]["flush"]["direct_members"], 0, "{view}");
     }
     let recall = cluster.doors[2].publisher_door().delete("/v1/rooms/r1/reliable/2").await;
     assert_eq!(recall.json()["offset"], 4, "{recall:?}");

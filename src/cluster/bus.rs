@@ -104,7 +104,7 @@ impl Bus {
     /// # Errors
     /// [`NatsError`].
     pub(super) async fn open(login: &Login, subjects: Subjects) -> Result<Self, NatsError> {
-        let client = login.connect(note).await?;
+        let client = login.connect(|event| note(&event)).await?;
         let inbox = client.new_inbox();
         let own = subjects.node(&subjects.node);
         let mut listening = Vec::new();
@@ -203,14 +203,14 @@ fn nobody_at(inbox: &str, message: &Message) -> Option<BusHeard> {
 }
 
 /// Writes the story of the connection to the log.
-fn note(event: Event) {
+fn note(event: &Event) {
     match event {
         Event::Connected => info!("connected to the other nodes over NATS"),
         Event::Disconnected | Event::Closed => warn!("no NATS server: the other nodes are not reached"),
         Event::SlowConsumer(_) => warn!("messages of other nodes came too fast, and some were dropped"),
         Event::LameDuckMode | Event::Draining => info!(%event, "the NATS server leaves"),
         Event::ServerError(_) | Event::ClientError(_) => {
-            warn!(%event, "an error on the way to the other nodes")
+            warn!(%event, "an error on the way to the other nodes");
         }
     }
 }

@@ -220,9 +220,11 @@ mod tests {
         assert_eq!(read.heard[0].age, Duration::from_millis(2));
     }
 
+    type Spoil = fn(&mut Heartbeat);
+
     #[test]
     fn a_heartbeat_with_a_mistake_is_dropped() {
-        let spoilt: [(&str, fn(&mut Heartbeat)); 9] = [
+        let spoilt: [(&str, Spoil); 9] = [
             ("another name", |beat| beat.node = name_of("node-2")),
             ("no number", |beat| beat.number = 0),
             ("no shard", |beat| beat.load.shards = 0),

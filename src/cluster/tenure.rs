@@ -96,7 +96,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use roomcast_core::cluster::node::{Heartbeat, NodeLoad};
-    use roomcast_core::cluster::{SlotHome, Standing};
+    use roomcast_core::cluster::{SlotHome, SlotStanding};
     use roomcast_core::limits::{BEAT_INTERVAL, SETTLED_AFTER, VIEW_INTERVAL};
     use std::time::Duration;
 
@@ -153,12 +153,12 @@ mod tests {
         let (mut tenure, _) = settled(&mut now);
         let term = Term { generation: 0, sequence: 5 };
         tenure.hear(LogNews::Claimed { slot: Slot(3), term }, now);
-        let here = Standing { home: SlotHome::Here, term };
+        let here = SlotStanding { home: SlotHome::Here, term };
         let words: Vec<_> = std::iter::from_fn(|| tenure.poll_word()).collect();
         assert!(words.contains(&ViewWord::Stands { slot: Slot(3), standing: here }));
         let by = Term { generation: 0, sequence: 6 };
         tenure.hear(LogNews::Fenced { slot: Slot(3), by, node: "no name".to_owned() }, now);
-        let nobody = Standing { home: SlotHome::Nobody, term: by };
+        let nobody = SlotStanding { home: SlotHome::Nobody, term: by };
         assert_eq!(tenure.poll_word(), Some(ViewWord::Stands { slot: Slot(3), standing: nobody }));
     }
 

@@ -172,8 +172,10 @@ pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartErro
     let cut = Arc::<Notify>::default();
     let (ready, is_ready) = handover::sync_channel(1);
     let thread = {
-        let (calls, shown, stage, cut) =
-            (calls.clone(), Arc::clone(&shown), Arc::clone(&stage), Arc::clone(&cut));
+        let calls = calls.clone();
+        let shown = Arc::clone(&shown);
+        let stage = Arc::clone(&stage);
+        let cut = Arc::clone(&cut);
         thread::Builder::new().name("cluster".into()).spawn(move || {
             runtime.block_on(async move {
                 let name = NodeName::parse(&plan.config.node).expect("the configuration checks the name");
@@ -288,7 +290,7 @@ impl ClusterShell {
         loop {
             let now = clock::now();
             if stage.is_stopped.load(Ordering::Acquire) {
-                return self.say_goodbye(now).await;
+                return Box::pin(self.say_goodbye(now)).await;
             }
             if stage.is_draining.load(Ordering::Acquire) && !self.is_draining {
                 self.is_draining = true;
@@ -408,7 +410,7 @@ impl ClusterShell {
                 ViewWord::Probe { name, number } => self.post(&self.bus.probe(&name, number)),
                 ViewWord::Reconnect => self.reconnect(),
                 ViewWord::NameTaken => {
-                    error!("another node runs under this node's name (cluster.node): end one")
+                    error!("another node runs under this node's name (cluster.node): end one");
                 }
                 ViewWord::Claim { .. } | ViewWord::Release { .. } | ViewWord::Renew { .. } => {
                     unreachable!("tenure keeps the orders of the log")
@@ -504,7 +506,7 @@ impl ClusterShell {
             goodbye.await;
             self.bus.flush().await;
         };
-        if timeout(GOODBYE_AGE_MAX, sent).await.is_err() {
+        if Box::pin(timeout(GOODBYE_AGE_MAX, sent)).await.is_err() {
             warn!("the goodbye to the other nodes did not leave");
         }
     }

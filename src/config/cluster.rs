@@ -95,7 +95,7 @@ impl Resolver<'_> {
                 Some(url) => servers.push(url.trim_end_matches('/').to_owned()),
                 // Never quoted: somebody may have typed a password in it.
                 None => {
-                    self.mistaken(&entry.source, format!("cluster.nats[{at}]"), "is no such URL", ALLOWED)
+                    self.mistaken(&entry.source, format!("cluster.nats[{at}]"), "is no such URL", ALLOWED);
                 }
             }
         }

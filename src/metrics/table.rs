@@ -191,7 +191,8 @@ table! {
         "Slots of the cluster, as this node sees them. `here`: ordered by this node. `frozen`: by this node, \
          without the right to order. `there`: by another node. `nobody`: by no living node.";
     LINK_BYTES = Counter "roomcast_link_bytes_total" [] "Bytes of messages sent to other nodes.";
-    LINK_FRAMES = Counter "roomcast_link_frames_total" [] "Entries sent to other nodes: batches, joins, answers, calls.";
+    LINK_FRAMES = Counter "roomcast_link_frames_total" []
+        "Entries sent to other nodes: batches, joins, answers, calls.";
     LINK_LAPSED = Counter "roomcast_link_lapsed_total" []
         "Batches left out of links to other nodes: too much was on its way. Devices there heal by refresh.";
     LINK_REPEATED = Counter "roomcast_link_repeated_total" [] "Messages sent to other nodes again.";

@@ -120,8 +120,8 @@ impl<S: Socket> Shard<S> {
         if home == SlotHome::Here || (home == SlotHome::Frozen && !is_join) {
             self.homes.take_control(shard, control, now);
         } else {
-            let is_overloaded = nodes.is_overloaded();
-            branches.take_control(shard, control, home, is_overloaded, &mut self.homes.lanes, now);
+            branches.is_overloaded = nodes.is_overloaded();
+            branches.take_control(shard, control, home, &mut self.homes.lanes, now);
         }
         self.send_words(now);
     }
@@ -136,7 +136,7 @@ impl<S: Socket> Shard<S> {
         let (Some(branches), Some(nodes)) = (&mut self.branches, &mut self.homes.nodes) else { return };
         match from {
             FromNode::Word { node, word: NodeWord::ToHome(control) } => {
-                self.homes.hear_node(node, control, now)
+                self.homes.hear_node(node, control, now);
             }
             FromNode::Word { node, word: NodeWord::ToBranch(delivery) } => {
                 branches.take_delivery(node, delivery, &mut self.homes.lanes);
@@ -200,7 +200,7 @@ impl<S: Socket> Shard<S> {
                 if home == SlotHome::Here {
                     self.homes.take_control(shard, control, now);
                 } else {
-                    branches.take_control(shard, control, home, false, &mut self.homes.lanes, now);
+                    branches.take_control(shard, control, home, &mut self.homes.lanes, now);
                 }
             } else {
                 return;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use roomcast_core::cluster::{SLOTS, Slot, Standing};
+use roomcast_core::cluster::{SLOTS, Slot, SlotStanding};
 use roomcast_core::room::id::{NameKey, RoomName};
 
 /// The standings of all slots.
@@ -20,7 +20,7 @@ pub(crate) struct Slots {
 /// The standings of all slots at one moment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stood {
-    pub(crate) standings: [Standing; SLOTS],
+    pub(crate) standings: [SlotStanding; SLOTS],
     /// Times that this node has lost each slot. A slot that was lost and is held again has no rooms from before,
     /// even if nobody looked meanwhile.
     pub(crate) losses: [u32; SLOTS],
@@ -29,7 +29,7 @@ pub(crate) struct Stood {
 impl Default for Stood {
     /// Slots without a home.
     fn default() -> Self {
-        Self { standings: [Standing::default(); SLOTS], losses: [0; SLOTS] }
+        Self { standings: [SlotStanding::default(); SLOTS], losses: [0; SLOTS] }
     }
 }
 
@@ -45,7 +45,7 @@ impl Slots {
     }
 
     /// The standing of a slot.
-    pub(crate) fn standing(&self, slot: Slot) -> Standing {
+    pub(crate) fn standing(&self, slot: Slot) -> SlotStanding {
         self.stood.read().standings[slot.index()]
     }
 
@@ -55,7 +55,7 @@ impl Slots {
     }
 
     /// Changes the standing of a slot. The caller wakes the shards.
-    pub(crate) fn set(&self, slot: Slot, standing: Standing) {
+    pub(crate) fn set(&self, slot: Slot, standing: SlotStanding) {
         let mut stood = self.stood.write();
         let former = std::mem::replace(&mut stood.standings[slot.index()], standing);
         let is_lost = former.home.is_own() && !standing.home.is_own();

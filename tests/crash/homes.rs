@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::support::{COMES_WITHIN, Cluster, Doors, comes};
-use super::{Crowd, Plan, print};
+use super::{Crowd, Plan, Waits, print};
 
 /// Longest time until a room whose home was killed takes messages again, but for one in a hundred.
 const TAKEN_AGAIN_WITHIN: Duration = Duration::from_secs(3);
@@ -40,13 +40,14 @@ async fn tc1_what_was_answered_survives_the_homes_of_a_cluster() {
         let probe = cluster.room_at(victim, &format!("probe-{crash}")).await;
         let survivor = cluster.doors[cluster.others(victim)[random.usize(..2)]];
         cluster.kill(victim);
-        taken_again.push(comes("the room of a dead home", taken_from_now(survivor, &probe)).await);
+        taken_again.push(comes("the room of a dead home", Box::pin(taken_from_now(survivor, &probe))).await);
         cluster.restart(victim).await;
         cluster.is_whole().await;
     }
     taken_again.sort_unstable();
     let p99 = taken_again[(taken_again.len() * 99 / 100).min(taken_again.len() - 1)];
-    crowd.judge(name, &plan, ("killed home to the next publish", taken_again)).await;
+    let waits = Waits { name: "killed home to the next publish", times: taken_again };
+    Box::pin(crowd.judge(name, &plan, waits)).await;
     let is_long = std::env::var("ROOMCAST_HOMES").is_ok();
     assert!(!is_long || p99 <= TAKEN_AGAIN_WITHIN, "taken again after {p99:?}");
 }
@@ -80,11 +81,14 @@ async fn tc2_what_was_answered_survives_the_nats_servers() {
         let victim = if crash == 0 { cluster.servers.leader().await } else { random.usize(..3) };
         cluster.servers.kill(victim);
         let door = cluster.doors[random.usize(..3)];
-        taken_again.push(comes("a durable message", taken_from_now(door, &format!("probe-{crash}"))).await);
+        taken_again.push(
+            comes("a durable message", Box::pin(taken_from_now(door, &format!("probe-{crash}")))).await,
+        );
         cluster.servers.start_one(victim);
         cluster.servers.is_healthy(victim).await;
         cluster.is_whole().await;
     }
     assert!(taken_again.iter().all(|time| *time < COMES_WITHIN));
-    crowd.judge(name, &plan, ("killed server to the next durable message", taken_again)).await;
+    let waits = Waits { name: "killed server to the next durable message", times: taken_again };
+    Box::pin(crowd.judge(name, &plan, waits)).await;
 }

@@ -145,7 +145,7 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
         node = Process::keeping(SHARDS, data, Some(doors)).await;
         restarts.push(began.elapsed());
     }
-    crowd.judge(test, plan, ("restart to listening", restarts)).await;
+    Box::pin(crowd.judge(test, plan, Waits { name: "restart to listening", times: restarts })).await;
 }
 
 /// The users of the nodes while a test lasts.
@@ -178,9 +178,8 @@ impl Crowd {
         Self { stage, rooms, viewers, publishers, goal, stop }
     }
 
-    /// Ends the publishing, waits for the devices, and holds everything against the answers. `waits` are times of
-    /// the nodes, and their name.
-    async fn judge(self, test: &str, plan: &Plan, waits: (&str, Vec<Duration>)) {
+    /// Ends the publishing, waits for the devices, and holds everything against the answers.
+    async fn judge(self, test: &str, plan: &Plan, waits: Waits) {
         let Self { stage, rooms, viewers, publishers, goal, stop } = self;
         stop.send_replace(true);
         for publisher in publishers {
@@ -218,8 +217,14 @@ impl Crowd {
     }
 }
 
+/// Times of the nodes, with a name for them.
+struct Waits {
+    name: &'static str,
+    times: Vec<Duration>,
+}
+
 /// Prints the figures, and fails if a promise was broken.
-fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, waits: (&str, Vec<Duration>)) {
+fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, waits: Waits) {
     let durable = ledger.durable_messages();
     print(&format!(
         "{test}: {durable} messages answered for, {} applied by {} devices, {} duplicates on the wire, \
@@ -230,7 +235,7 @@ fn verdict(test: &str, plan: &Plan, mut ledger: Ledger, waits: (&str, Vec<Durati
         ledger.returns,
         ledger.gaps,
     ));
-    let (name, mut times) = waits;
+    let Waits { name, mut times } = waits;
     print(&format!("{test}: {name}: {}", percentiles(&mut times)));
     print(&format!("{test}: answer or return to applied: {}", percentiles(&mut ledger.lags)));
     let late = ledger.lags.iter().filter(|lag| **lag > APPLIED_WITHIN).count();

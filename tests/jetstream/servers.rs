@@ -68,7 +68,8 @@ impl Servers {
             if setting.count > 1 {
                 let others: Vec<String> =
                     routes.iter().map(|route| format!("\"nats://127.0.0.1:{route}\"")).collect();
-                let (route, others) = (routes[number], others.join(", "));
+                let route = routes[number];
+                let others = others.join(", ");
                 text +=
                     &format!("\ncluster {{ name: c, listen: \"127.0.0.1:{route}\", routes: [{others}] }}\n");
             }
@@ -121,7 +122,8 @@ impl Servers {
     pub(crate) async fn jetstream(&self) -> Context {
         let servers: Vec<async_nats::ServerAddr> =
             self.ports.iter().map(|port| format!("nats://127.0.0.1:{port}").parse().unwrap()).collect();
-        let client = until("a NATS server", async || async_nats::connect(servers.clone()).await.ok()).await;
+        let client =
+            until("a NATS server", async || Box::pin(async_nats::connect(servers.clone())).await.ok()).await;
         jetstream::new(client)
     }
 

@@ -425,9 +425,11 @@ fn a_file_without_purpose_is_found() {
 #[test]
 fn every_bound_is_kept_somewhere() {
     // A default that is typed in config/default.toml is read by the test that ties the two.
-    let limits = read("core/src/limits.rs");
-    let found = unread_bounds(&limits, &sources(&["core/src", "src", "loadgen/src", "tests"]));
-    assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+    let readers = sources(&["core/src", "src", "loadgen/src", "tests"]);
+    for limits in ["core/src/limits.rs", "core/src/limits/nodes.rs"] {
+        let found = unread_bounds(&read(limits), &readers);
+        assert!(found.is_empty(), "\n{}\n", found.join("\n"));
+    }
 }
 
 #[test]
@@ -441,8 +443,9 @@ fn a_bound_that_nothing_keeps_is_found() {
 
 #[test]
 fn every_key_of_the_configuration_is_explained_and_read() {
-    let readers =
-        [read("src/config/resolve.rs"), read("src/config/flush.rs")].map(|source| source.text).concat();
+    let readers = [read("src/config/resolve.rs"), read("src/config/flush.rs"), read("src/config/cluster.rs")]
+        .map(|source| source.text)
+        .concat();
     let found = unexplained_keys(&read("config/default.toml").text, &readers);
     assert!(found.is_empty(), "\n{}\n", found.join("\n"));
 }

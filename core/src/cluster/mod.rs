@@ -98,7 +98,7 @@ impl SlotHome {
 
 /// The standing of a slot, as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
+pub struct SlotStanding {
     /// The node that orders the rooms of the slot.
     pub home: SlotHome,
     /// The highest term heard of the slot.

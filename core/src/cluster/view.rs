@@ -5,7 +5,8 @@
 //! the caller drains [`View::poll_word`] to `None`, and calls [`View::due`] at [`View::poll_deadline`]. Pure.
 //!
 //! - The highest term heard of a slot wins. A node that holds a slot under a lower term freezes it, and asks the log.
-//! - Without a living home that has its echo, the first living node in the slot's rendezvous order claims the slot in its log.
+//! - Without a living home that has its echo, the first living node in the slot's rendezvous order claims the slot
+//!   in its log.
 //! - The right to order: an echo within `RIGHT_AGE_MAX`, and either more than half of the known nodes within that time,
 //!   or an acknowledged append to the slot's log within it. The hearing is mutual: a node counts that hears this one.
 //! - A frozen slot thaws with an append that was sent after the freeze: until then nobody else has claimed the slot.
@@ -15,7 +16,7 @@ use std::time::Instant;
 
 use super::members::{MemberWord, Members, OwnNode, Peer};
 use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NodeLoad, NodeName};
-use super::{NodeKey, SLOTS, Slot, SlotHome, Standing, Term};
+use super::{NodeKey, SLOTS, Slot, SlotHome, SlotStanding, Term};
 use crate::limits::{
     BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX, RENEWAL_INTERVAL,
     RENEWAL_INTERVAL_MAX, RIGHT_AGE_MAX, SETTLED_AFTER, VIEW_INTERVAL,
@@ -41,7 +42,7 @@ pub enum ViewWord {
         /// The slot.
         slot: Slot,
         /// The new standing.
-        standing: Standing,
+        standing: SlotStanding,
     },
     /// An order for the log: claim the slot. Answered by [`View::claimed`] or [`View::fenced`].
     Claim {
@@ -101,7 +102,7 @@ enum NodeStage {
 #[derive(Debug, Clone)]
 struct SlotSeat {
     /// As last said.
-    standing: Standing,
+    standing: SlotStanding,
     /// The highest term heard.
     term: Term,
     /// The other node that holds the slot under this term, alive or not.
@@ -157,7 +158,7 @@ impl View {
     #[must_use]
     pub fn new(own: OwnNode, now: Instant) -> Self {
         let seat = SlotSeat {
-            standing: Standing::default(),
+            standing: SlotStanding::default(),
             term: Term::default(),
             home: None,
             since: now,
@@ -500,7 +501,7 @@ impl View {
                 None => SlotHome::Nobody,
             },
         };
-        let standing = Standing { home, term: seat.term };
+        let standing = SlotStanding { home, term: seat.term };
         if standing != seat.standing {
             seat.standing = standing;
             self.words.push_back(ViewWord::Stands { slot, standing });

@@ -26,7 +26,7 @@ const SLOT: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     /// Oldest first.
-    slots: VecDeque<Slot>,
+    slots: VecDeque<ShownSlot>,
     /// Invariant: the sum of `shown` over `slots`.
     sum: usize,
     asked_at: Option<Instant>,
@@ -39,7 +39,7 @@ pub(super) struct Shown {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct ShownSlot {
     began: Instant,
     ended: Instant,
     shown: usize,
@@ -101,7 +101,7 @@ impl Shown {
                 slot.ended = now;
                 slot.shown += count;
             }
-            None => self.slots.push_back(Slot { began: now, ended: now, shown: count }),
+            None => self.slots.push_back(ShownSlot { began: now, ended: now, shown: count }),
         }
     }
 

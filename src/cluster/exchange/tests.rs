@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::cluster::calls::{CallOutcome, NodeAnswer, NodeRequest};
 use crate::shard::directory;
-use crate::shard::lane::{Control, Delivery, HomeSaid};
+use crate::shard::lane::{Control, Delivery, HomeSaid, Welcome};
 use crate::shard::ways::{FromNode, Way};
-use roomcast_core::fanout::segment::Level;
+use roomcast_core::fanout::segment::{Level, StreamPlace};
 use roomcast_core::limits::{LINK_CALLS_MAX, NODE_CALL_AGE_MAX};
 use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
-use roomcast_core::room::{CarryWant, Reach, RefreshWant, SegmentSaid};
+use roomcast_core::room::{CarryWant, Join, Reach, RefreshWant, SegmentSaid};
 
 const SEEDS: u64 = 500;
 const SHARDS: usize = 2;
@@ -69,7 +69,6 @@ struct Reached {
     answered: u64,
     unknown: u64,
     busy: u64,
-    by_number: u64,
     partings: u64,
 }
 
@@ -296,7 +295,8 @@ impl World {
             let call = asked.swap_remove(self.rng.usize(..asked.len()));
             if self.rng.u8(..10) > 0 {
                 let body = call.request.body;
-                let (status, content_type) = (StatusCode::OK, "text/plain".to_owned());
+                let status = StatusCode::OK;
+                let content_type = "text/plain".to_owned();
                 // The link may have begun anew.
                 let _gone = call.reply.send(NodeAnswer { status, content_type, retry_after: None, body });
             }
@@ -471,7 +471,8 @@ fn another_version_closes_the_link_once() {
     message.extend(100_u64.to_be_bytes());
     message.extend([0; 8]);
     let (reply, mut answer) = oneshot::channel();
-    let (method, target) = (Method::GET, "/".to_owned());
+    let target = "/".to_owned();
+    let method = Method::GET;
     let request = NodeRequest { method, target, content_type: None, body: Bytes::new(), shed: Vec::new() };
     side.exchange.take(message.clone().into(), now);
     side.exchange.take(message.into(), now);
@@ -489,9 +490,6 @@ fn another_version_closes_the_link_once() {
 #[ignore = "a measurement"]
 #[expect(clippy::print_stderr, reason = "the result")]
 fn the_cost_of_a_forwarded_join() {
-    use crate::shard::lane::Welcome;
-    use roomcast_core::fanout::segment::StreamPlace;
-    use roomcast_core::room::Join;
     const JOINS: u32 = 200_000;
     let now = crate::clock::now();
     let mut sides = [side(0), side(1)];
@@ -508,17 +506,7 @@ fn the_cost_of_a_forwarded_join() {
         let turn = left.min(16);
         left -= turn;
         for connection in 0..u64::from(turn) {
-            let encoding = Encoding::Json;
-            let join = Join {
-                shard: 0,
-                connection,
-                join: 1,
-                encoding,
-                seen: None,
-                cursor: None,
-                device: 77,
-                moved: false,
-            };
+            let join = newcomer(connection);
             let word =
                 NodeWord::ToHome(Control { room: room.clone(), run: None, said: SegmentSaid::Join(join) });
             sides[0].ways[homes[0]].way.out.push(ToNode { node: OTHER[0], word }).unwrap();
@@ -544,19 +532,7 @@ fn the_cost_of_a_forwarded_join() {
                 else {
                     continue;
                 };
-                let welcome = Welcome {
-                    seq: Seq(5),
-                    shard: join.shard,
-                    connection: join.connection,
-                    join: join.join,
-                    encoding: join.encoding,
-                    epoch: None,
-                    place: StreamPlace::UNKNOWN,
-                    latest: None,
-                    frame: frame.clone(),
-                    pieces: Arc::clone(&pieces),
-                };
-                let said = HomeSaid::Welcome(Box::new(welcome));
+                let said = HomeSaid::Welcome(Box::new(welcome_to(join, &frame, &pieces)));
                 let word = NodeWord::ToBranch(Delivery { room: room.clone(), run: Run(1), said });
                 sides[1].ways[homes[1]].way.out.push(ToNode { node: OTHER[1], word }).unwrap();
             }
@@ -564,4 +540,24 @@ fn the_cost_of_a_forwarded_join() {
     }
     let [branch, home] = spent.map(|spent| spent / JOINS);
     eprintln!("a forwarded join: {home:?} at the home's node, {branch:?} at the branch's");
+}
+
+fn newcomer(connection: u64) -> Join {
+    let encoding = Encoding::Json;
+    Join { shard: 0, connection, join: 1, encoding, seen: None, cursor: None, device: 77, moved: false }
+}
+
+fn welcome_to(join: Join, frame: &Bytes, pieces: &Arc<[Bytes]>) -> Welcome {
+    Welcome {
+        seq: Seq(5),
+        shard: join.shard,
+        connection: join.connection,
+        join: join.join,
+        encoding: join.encoding,
+        epoch: None,
+        place: StreamPlace::UNKNOWN,
+        latest: None,
+        frame: frame.clone(),
+        pieces: Arc::clone(pieces),
+    }
 }

@@ -30,7 +30,7 @@ use crate::seat::{Seat, Seats};
 use crate::shard::handle::Shards;
 use crate::store::memory::Memory;
 use crate::store::writer::{self, StoreHandle};
-use roomcast_core::cluster::{Standing, Term};
+use roomcast_core::cluster::{SlotStanding, Term};
 use roomcast_core::limits::{NODE_CALLS_MAX, STORE_BYTES_MAX};
 use roomcast_core::room::id::{Epoch, NameKey};
 use roomcast_core::room::receipt::{HomeReceipt, SegmentReceipt};
@@ -90,8 +90,8 @@ fn peer_shown(key: NodeKey, name: &str) -> PeerShown {
     }
 }
 
-fn standing(home: SlotHome) -> Standing {
-    Standing { home, term: Term { generation: 1, sequence: 1 } }
+fn standing(home: SlotHome) -> SlotStanding {
+    SlotStanding { home, term: Term { generation: 1, sequence: 1 } }
 }
 
 fn room(name: &str) -> RoomName {

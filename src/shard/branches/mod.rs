@@ -34,6 +34,8 @@ pub(super) struct Branches {
     own: VecDeque<(usize, Control)>,
     /// Stale and wrong words, of segments and of homes.
     pub(super) stale: u64,
+    /// Too much waits for the way to other nodes: newcomers are refused.
+    pub(super) is_overloaded: bool,
 }
 
 impl Branches {
@@ -46,23 +48,22 @@ impl Branches {
             ticket: 0,
             own: VecDeque::new(),
             stale: 0,
+            is_overloaded: false,
         }
     }
 
     /// Takes the words of a segment on `shard` whose room has its home on another node, or nowhere at present.
-    /// `is_overloaded`: newcomers are refused.
     pub(super) fn take_control(
         &mut self,
         shard: usize,
         control: Control,
         home: SlotHome,
-        is_overloaded: bool,
         lanes: &mut HomeLanes,
         now: Now,
     ) {
         let Control { room, run, said } = control;
         if let SegmentSaid::Join(join) = &said {
-            if is_overloaded && !join.moved {
+            if self.is_overloaded && !join.moved {
                 let key = JoinKey { shard: join.shard, connection: join.connection, join: join.join };
                 return refuse(&room, key, "overloaded", lanes);
             }

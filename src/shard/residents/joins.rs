@@ -47,7 +47,9 @@ impl<S: Socket> Residents<S> {
 
     fn send_join(&mut self, index: u32, wish: &Deferred) {
         let Deferred { room, seen, cursor, moved } = wish;
-        let (seen, cursor, moved) = (*seen, *cursor, *moved);
+        let seen = *seen;
+        let cursor = *cursor;
+        let moved = *moved;
         let home = self.plan.home(room);
         let segment = self.segments.find(room).unwrap_or_else(|| self.segments.place(room, home));
         self.segments[segment].joining += 1;

@@ -29,7 +29,7 @@ pub(super) struct HeldRequest {
 
 /// Writes that are answered together, after the last of their records.
 #[derive(Debug, Default)]
-pub(super) struct Commit {
+pub(super) struct SlotCommit {
     /// The records still to be sent. More than one only for an append larger than a record.
     pub(super) records: VecDeque<Content>,
     /// The writes in order, and the reason of each refusal.
@@ -38,7 +38,7 @@ pub(super) struct Commit {
     pub(super) is_begun: bool,
 }
 
-impl Commit {
+impl SlotCommit {
     /// True if a write of the room is among them.
     pub(super) fn is_of(&self, room: &RoomName) -> bool {
         self.writes.iter().any(|(held, _)| held.request.room() == room)
@@ -81,7 +81,7 @@ struct Gathering<'a> {
     image: &'a Image,
     bytes_max: u64,
     now: StoreNow,
-    commit: Commit,
+    commit: SlotCommit,
     rows: Vec<LogRow>,
     /// Bytes of `rows` in a record, at most.
     row_bytes: usize,
@@ -103,7 +103,7 @@ impl<'a> Gathering<'a> {
             image,
             bytes_max,
             now,
-            commit: Commit::default(),
+            commit: SlotCommit::default(),
             rows: Vec::new(),
             row_bytes: 0,
             stored: 0,
@@ -178,7 +178,7 @@ impl<'a> Gathering<'a> {
         Taking::Taken(Ok(()))
     }
 
-    fn end(mut self) -> Commit {
+    fn end(mut self) -> SlotCommit {
         let mut record = Vec::new();
         let mut bytes = HEAD_BYTES;
         for row in self.rows {

@@ -28,7 +28,7 @@ const KEPT_ROW_BYTES: usize = 256;
 /// The streams of a slot's rooms.
 #[derive(Debug)]
 pub(super) struct Image {
-    rooms: BTreeMap<RoomName, Stream>,
+    rooms: BTreeMap<RoomName, ImageStream>,
     /// (store ms, offset, room): the time at which a row is due to go. With offset 0: the room is due to be
     /// forgotten.
     expiries: BTreeSet<(u64, u64, RoomName)>,
@@ -44,7 +44,7 @@ pub(super) struct Image {
 }
 
 #[derive(Debug)]
-struct Stream {
+struct ImageStream {
     epoch: Epoch,
     head: u64,
     /// The head of the last head row; 0: none.
@@ -128,7 +128,7 @@ impl Image {
         if self.rooms.get(&room).is_some_and(|stream| stream.epoch != marks.epoch) {
             self.forget(&room);
         }
-        let stream = self.rooms.entry(room.clone()).or_insert_with(|| Stream::new(marks.epoch));
+        let stream = self.rooms.entry(room.clone()).or_insert_with(|| ImageStream::new(marks.epoch));
         // The same record twice: the repeat of an append past the log's window of repeats.
         if message.offset <= stream.head {
             return;
@@ -145,7 +145,8 @@ impl Image {
         self.expiries.insert((marks.delete_at_ms(&message), message.offset, room.clone()));
         let bytes = KEPT_ROW_BYTES + message.payload.bytes().len();
         self.payload_bytes += bytes;
-        let (offset, sequence) = (message.offset, place.sequence);
+        let offset = message.offset;
+        let sequence = place.sequence;
         stream.rows.insert(offset, ImageRow { marks, message, is_whole: true, stored, place });
         self.payloads.push_back(KeptPayload { room, offset, sequence, bytes });
         self.drop_payloads();
@@ -169,12 +170,12 @@ impl Image {
     /// Takes a head row.
     fn note(&mut self, row: HeadRow) {
         let HeadRow { room, epoch, head, has_rows, forget_ms } = row;
-        let is_other = |stream: &Stream| stream.epoch != epoch;
+        let is_other = |stream: &ImageStream| stream.epoch != epoch;
         // Without rows by the clock of their home: those that the log still has are void.
         if !has_rows || self.rooms.get(&room).is_some_and(is_other) {
             self.forget(&room);
         }
-        let stream = self.rooms.entry(room.clone()).or_insert_with(|| Stream::new(epoch));
+        let stream = self.rooms.entry(room.clone()).or_insert_with(|| ImageStream::new(epoch));
         let is_emptied_since = stream.forget_ms > 0 && stream.head == head;
         stream.head = stream.head.max(head);
         stream.noted = head;
@@ -351,7 +352,7 @@ impl Image {
     }
 }
 
-impl Stream {
+impl ImageStream {
     fn new(epoch: Epoch) -> Self {
         Self { epoch, head: 0, noted: 0, rows: BTreeMap::new(), forget_ms: 0 }
     }

@@ -248,7 +248,7 @@ impl LogClient {
         let mut gets = JoinSet::new();
         for sequence in sequences {
             let client = self.clone();
-            gets.spawn(async move { client.get_one(slot, sequence).await });
+            gets.spawn(async move { client.found_at(slot, sequence).await });
         }
         let mut entries = Vec::new();
         while let Some(got) = gets.join_next().await {
@@ -258,7 +258,7 @@ impl LogClient {
         Ok(entries)
     }
 
-    async fn get_one(&self, slot: Slot, sequence: u64) -> Result<Option<LogEntry>, Unknown> {
+    async fn found_at(&self, slot: Slot, sequence: u64) -> Result<Option<LogEntry>, Unknown> {
         let question = json!({ "seq": sequence });
         let answer = self.client.request(self.direct(slot), question.to_string().into()).await;
         let answer = answer.map_err(|error| format!("a message is not read: {error}"))?;

@@ -80,7 +80,7 @@ pub(super) async fn open(config: &ClusterConfig) -> Result<OpenLog, LogStartErro
 async fn found(jetstream: &Context, config: &ClusterConfig) -> Result<Streams, StreamsError> {
     let until = clock::now().instant + LOG_START_AGE_MAX;
     loop {
-        let error = match Streams::open(jetstream, &config.name, config.replicas).await {
+        let error = match Box::pin(Streams::open(jetstream, &config.name, config.replicas)).await {
             Ok(streams) => return Ok(streams),
             Err(error @ (StreamsError::Shape { .. } | StreamsError::NoRandom(_))) => return Err(error),
             Err(error) => error,

@@ -26,7 +26,7 @@ use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
 
 use super::claim::Claim;
-use super::commit::{Commit, HeldRequest};
+use super::commit::{HeldRequest, SlotCommit};
 use super::fetch::Fetch;
 use super::image::Image;
 use super::ops::{LogHeard, LogOp, LogOpKind, OpId};
@@ -83,7 +83,7 @@ struct Held {
     number: u64,
     image: Image,
     /// The writes under way.
-    commit: Option<Commit>,
+    commit: Option<SlotCommit>,
     sent: Option<Sent>,
     /// True: the next acknowledged append is to be told, whenever the last one was.
     proof_is_due: bool,

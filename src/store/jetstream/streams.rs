@@ -89,7 +89,7 @@ impl Streams {
             let wanted = streams.identity.stream(name, number, replicas);
             let info = match found(jetstream, &stream).await? {
                 Some(info) => info,
-                None => made(jetstream, &wanted).await?,
+                None => Box::pin(made(jetstream, &wanted)).await?,
             };
             let identity = checked(&info.config, &wanted)
                 .map_err(|difference| StreamsError::Shape { stream: stream.clone(), difference })?;
@@ -131,7 +131,8 @@ impl Identity {
     fn read(metadata: &HashMap<String, String>) -> Result<Self, String> {
         let text = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
         let word = |text: Option<&str>| u64::from_str_radix(text.unwrap_or("-"), 16).ok();
-        let (slots, hash) = (text(SLOTS_KEY), text(HASH_KEY));
+        let slots = text(SLOTS_KEY);
+        let hash = text(HASH_KEY);
         if slots != SLOTS.to_string() {
             return Err(format!("its metadata has {SLOTS_KEY} \"{slots}\", not {SLOTS}"));
         }
@@ -184,7 +185,7 @@ async fn made(jetstream: &Context, wanted: &Config) -> Result<Info, StreamsError
     let stream = &wanted.name;
     let not_made =
         |why: String| StreamsError::NotMade { stream: stream.clone(), replicas: wanted.num_replicas, why };
-    match timeout(LOG_OP_AGE_MAX, jetstream.create_stream(wanted.clone())).await {
+    match timeout(LOG_OP_AGE_MAX, Box::pin(jetstream.create_stream(wanted.clone()))).await {
         Err(_) => Err(not_made("timed out".to_owned())),
         Ok(Ok(made)) => Ok(made.cached_info().clone()),
         Ok(Err(error)) => match error.kind() {
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!(checked(&stream, &stream), Ok(IDENTITY));
         let other = Identity::drawn().unwrap().stream("rc", 3, 3);
         assert_eq!(checked(&stream, &other), Ok(IDENTITY), "the stream's own identity counts");
-        assert_eq!(checked(&Config { max_bytes: 9, ..stream.clone() }, &other), Ok(IDENTITY));
+        assert_eq!(checked(&Config { max_bytes: 9, ..stream }, &other), Ok(IDENTITY));
     }
 
     #[test]

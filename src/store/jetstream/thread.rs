@@ -87,14 +87,15 @@ pub fn start(
                 Err(error) => return drop(ready.send(Err(error))),
             };
             let own = Claimant { node: config.node.clone(), incarnation };
-            let (shell, started, heard) = LogShell::new(&config.name, &opened, own, wakes, &wake, committed);
+            let (shell, started, heard) = LogShell::new(&config.name, &opened, &own, wakes, &wake, committed);
             let health = Arc::clone(&shell.health);
             shell.watch(opened, config.name);
             if ready.send(Ok(started)).is_err() {
                 return;
             }
             // A bug ends the log, and the node has to say so. The panic was printed.
-            if AssertUnwindSafe(shell.run(heard, &wake, &stop)).catch_unwind().await.is_err() {
+            let running = AssertUnwindSafe(Box::pin(shell.run(heard, &wake, &stop))).catch_unwind();
+            if running.await.is_err() {
                 health.failed(
                     "a bug in the log: its panic was printed, and the node has to be restarted",
                     clock::now(),
@@ -159,7 +160,7 @@ impl LogShell {
     fn new(
         name: &str,
         opened: &OpenLog,
-        own: Claimant,
+        own: &Claimant,
         wakes: Vec<Wake>,
         wake: &Arc<Notify>,
         committed: Committed,
@@ -291,7 +292,7 @@ impl LogShell {
             self.way.tell(news);
         }
         while let Some(op) = machine.poll_op() {
-            self.commits[slot.index()] = commit(&op, now.instant).or(self.commits[slot.index()]);
+            self.commits[slot.index()] = commit(&op, now.instant).or_else(|| self.commits[slot.index()]);
             tokio::spawn(self.client.clone().perform(op, self.hear.clone()));
         }
     }

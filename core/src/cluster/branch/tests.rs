@@ -1,3 +1,5 @@
+//! Facts of a branch: words of segments to the home, and words of the home to segments.
+
 use super::*;
 use crate::now::Now;
 

@@ -1,3 +1,5 @@
+//! Facts of the view of a cluster, and seeds of a world of several views.
+
 mod world;
 
 use self::world::{Coverage, MS, S, World};

@@ -150,11 +150,14 @@ impl Device {
     }
 
     fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let (first, second) = (*self.buffer.first()?, *self.buffer.get(1)?);
+        let first = *self.buffer.first()?;
+        let second = *self.buffer.get(1)?;
         assert_eq!(first & 0xf0, 0x80, "a frame begins where the one before ends");
         let (header, length) = match second {
             126 => (4, usize::from(u16::from_be_bytes(self.buffer.get(2..4)?.try_into().unwrap()))),
-            127 => (10, u64::from_be_bytes(self.buffer.get(2..10)?.try_into().unwrap()) as usize),
+            127 => {
+                (10, usize::try_from(u64::from_be_bytes(self.buffer.get(2..10)?.try_into().unwrap())).ok()?)
+            }
             short => (2, usize::from(short)),
         };
         let payload = self.buffer.get(header..header + length)?.to_vec();

@@ -18,13 +18,12 @@ fn whatever_happens_between_nodes_every_member_gets_every_durable_message_once_a
     let seeds = if only.is_some() { 1 } else { SEEDS };
     let mut cover = Cover::default();
     for seed in first..first + seeds {
-        println!("NODES_SEED={seed}");
+        world::note_seed(seed);
         let mut world = World::new(seed);
         world.storm();
         world.calm();
         world.check();
         cover += world.cover;
     }
-    println!("{cover:?}");
     assert!(only.is_some() || cover.least() >= EACH, "{cover:?}");
 }

@@ -17,7 +17,7 @@ use crate::shard::{Plan, Shard, directory};
 use crate::store::memory::Memory;
 use crate::store::time::{Stamp, StoreNow};
 use crate::store::{Store as _, StoreAnswer, StoreError, StoreRequest};
-use roomcast_core::cluster::{NodeKey, Slot, SlotHome, Standing, Term};
+use roomcast_core::cluster::{NodeKey, Slot, SlotHome, SlotStanding, Term};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{Cursor, DeviceName, Encoding, NameKey, RoomName, Seen, TypeName};
 use roomcast_core::room::message::{Class, Published, Verdict};
@@ -117,7 +117,7 @@ pub(super) struct World {
     /// From, shard and to -> resets that the shard has not seen.
     unseen: BTreeMap<(usize, usize, usize), u32>,
     /// Node and slot -> standings on their way.
-    standings: BTreeMap<(usize, Slot), VecDeque<(Instant, Standing)>>,
+    standings: BTreeMap<(usize, Slot), VecDeque<(Instant, SlotStanding)>>,
     errands: VecDeque<(Instant, usize, usize, Errand)>,
     memory: Memory,
     claimants: BTreeMap<Slot, usize>,
@@ -212,14 +212,14 @@ impl World {
         let term = Term { generation: 0, sequence: self.terms };
         for node in 0..self.nodes.len() {
             if node != to && self.chance(40) {
-                self.stand(node, slot, Standing { home: SlotHome::Nobody, term });
+                self.stand(node, slot, SlotStanding { home: SlotHome::Nobody, term });
             }
-            let home = if node == to { SlotHome::Here } else { SlotHome::There(NodeKey(to as u32)) };
-            self.stand(node, slot, Standing { home, term });
+            let home = if node == to { SlotHome::Here } else { SlotHome::There(key(to)) };
+            self.stand(node, slot, SlotStanding { home, term });
         }
     }
 
-    fn stand(&mut self, node: usize, slot: Slot, standing: Standing) {
+    fn stand(&mut self, node: usize, slot: Slot, standing: SlotStanding) {
         let at = self.later(150);
         let queue = self.standings.entry((node, slot)).or_default();
         let at = queue.back().map_or(at, |(last, _)| at.max(*last));
@@ -239,7 +239,7 @@ impl World {
             self.links.remove(&(from, to));
             for shard in 0..self.nodes[from].shards.len() {
                 *self.unseen.entry((from, shard, to)).or_default() += 1;
-                self.nodes[from].backlog[shard].push_back(FromNode::Reset { node: NodeKey(to as u32) });
+                self.nodes[from].backlog[shard].push_back(FromNode::Reset { node: key(to) });
             }
             self.wants.retain(|want| !want.starts_with(&format!("{from} ")));
         }
@@ -288,8 +288,8 @@ impl World {
         let standing = self.nodes[node].slots.standing(slot);
         if standing.home == SlotHome::Here && self.standings.get(&(node, slot)).is_none_or(VecDeque::is_empty)
         {
-            self.stand(node, slot, Standing { home: SlotHome::Frozen, ..standing });
-            self.stand(node, slot, Standing { home: SlotHome::Here, ..standing });
+            self.stand(node, slot, SlotStanding { home: SlotHome::Frozen, ..standing });
+            self.stand(node, slot, SlotStanding { home: SlotHome::Here, ..standing });
             self.cover.frozen += 1;
         }
     }
@@ -385,7 +385,7 @@ impl World {
                 self.cover.lapsed += 1;
                 self.cover.refresh_of_two_shards +=
                     u64::from(self.nodes[to].holds(&room, &run.to_string()) > 1);
-                let node = NodeKey(to as u32);
+                let node = key(to);
                 let lapsed = FromNode::Lapsed { node, room: room.clone(), run, seq };
                 self.nodes[from].backlog[shard].push_back(lapsed);
                 NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Gap { seq } })
@@ -426,7 +426,7 @@ impl World {
                 };
                 let node = &mut self.nodes[*to];
                 let shard = node.home(room);
-                node.backlog[shard].push_back(FromNode::Word { node: NodeKey(*from as u32), word });
+                node.backlog[shard].push_back(FromNode::Word { node: key(*from), word });
             }
         }
     }
@@ -531,8 +531,8 @@ impl World {
     fn say(&mut self, index: usize, text: &str) {
         let Device { node, shard, key, .. } = self.devices[index];
         let mut frame = match text.len() {
-            short @ ..126 => vec![0x81, 0x80 | short as u8, 0, 0, 0, 0],
-            long => vec![0x81, 0xfe, (long >> 8) as u8, long as u8, 0, 0, 0, 0],
+            short @ ..126 => vec![0x81, 0x80 | byte(short), 0, 0, 0, 0],
+            long => vec![0x81, 0xfe, byte(long >> 8), byte(long & 0xff), 0, 0, 0, 0],
         };
         frame.extend(text.as_bytes());
         self.nodes[node].shards[shard].residents.receive(key, &mut frame, self.now);
@@ -635,4 +635,19 @@ impl World {
 fn counted(device: &Device) -> (u64, u64) {
     let rooms = || device.rooms.values();
     (rooms().map(|known| known.rewelcomed).sum(), rooms().map(|known| known.rewelcomed_in_run).sum())
+}
+
+/// The number of a node, as all others count it.
+fn key(node: usize) -> NodeKey {
+    NodeKey(u32::try_from(node).unwrap())
+}
+
+fn byte(value: usize) -> u8 {
+    u8::try_from(value).unwrap()
+}
+
+/// Shows the seed of a run that fails.
+#[expect(clippy::print_stderr, reason = "the seed repeats the run")]
+pub(super) fn note_seed(seed: u64) {
+    eprintln!("NODES_SEED={seed}");
 }

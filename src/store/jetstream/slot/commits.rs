@@ -9,7 +9,7 @@ use roomcast_core::limits::{
 use roomcast_core::now::Now;
 
 use super::{Held, Hold, Sent, SlotLog, append_bytes};
-use crate::store::jetstream::commit::{Commit, HeldRequest, life_of, stored};
+use crate::store::jetstream::commit::{HeldRequest, SlotCommit, life_of, stored};
 use crate::store::jetstream::image::RecordPlace;
 use crate::store::jetstream::ops::{LogEntry, LogHeard, LogOpKind, OpId};
 use crate::store::jetstream::orders::LogNews;
@@ -39,7 +39,7 @@ impl SlotLog {
             } else if may_speak && held.image.is_head_due() {
                 Content::Heads(held.image.heads(store_now.stamp.store_ms))
             } else {
-                let commit = Commit::gather(&mut self.waiting, &held.image, self.bytes_max, store_now);
+                let commit = SlotCommit::gather(&mut self.waiting, &held.image, self.bytes_max, store_now);
                 if !commit.writes.is_empty() {
                     held.commit = Some(commit);
                     continue;
@@ -180,7 +180,7 @@ impl SlotLog {
 
     /// Answers the writes of a commit, and fails the appends that wait behind a failed one of their life: they
     /// would leave a hole.
-    pub(super) fn answer_commit(&mut self, commit: Commit, result: Result<(), StoreError>) {
+    pub(super) fn answer_commit(&mut self, commit: SlotCommit, result: Result<(), StoreError>) {
         let mut broken = BTreeMap::new();
         for (held, outcome) in commit.writes {
             let error = match outcome.and(result) {

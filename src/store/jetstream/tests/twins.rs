@@ -126,7 +126,8 @@ impl Twins {
                 self.bench.order(&claim(heard));
             }
             _ => {
-                let (after, bytes_max) = (self.random.u64(..30), self.random.usize(..4000));
+                let after = self.random.u64(..30);
+                let bytes_max = self.random.usize(..4000);
                 self.bench.request(StoreRequest::Page { room: name.clone(), life: 1, after, bytes_max });
                 let expected = self.memory.page(&name, after, bytes_max).unwrap();
                 match &self.bench.answers()[..] {

@@ -544,8 +544,9 @@ impl<'s> World<'s> {
                 self.ask(index, StoreRequest::Forget { room: name, life });
             }
             Phase::Ready if choice < 6 => {
-                let (life, after, bytes_max) = (room.life, room.durable / 3, 500);
-                self.ask(index, StoreRequest::Page { room: name, life, after, bytes_max });
+                let life = room.life;
+                let after = room.durable / 3;
+                self.ask(index, StoreRequest::Page { room: name, life, after, bytes_max: 500 });
             }
             Phase::Ready if room.appends.len() < 5 => self.publish(index, &name),
             Phase::Ready => {}

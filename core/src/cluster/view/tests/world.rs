@@ -99,7 +99,7 @@ pub(super) struct WorldNode {
     /// Thousandths of the world's speed.
     speed: u64,
     machines: Vec<Machine>,
-    pub(super) standings: Vec<Standing>,
+    pub(super) standings: Vec<SlotStanding>,
     due_at: u64,
 }
 
@@ -151,7 +151,7 @@ impl World {
                     reaches_log: true,
                     speed: rng.u64(980..1020),
                     machines: vec![Machine::default(); SLOTS],
-                    standings: vec![Standing::default(); SLOTS],
+                    standings: vec![SlotStanding::default(); SLOTS],
                     due_at: 0,
                 }
             })
@@ -427,7 +427,7 @@ impl World {
         }
     }
 
-    fn stand(&mut self, node: usize, slot: Slot, standing: Standing) {
+    fn stand(&mut self, node: usize, slot: Slot, standing: SlotStanding) {
         let former = std::mem::replace(&mut self.nodes[node].standings[slot.index()], standing);
         assert!(standing.term >= former.term, "the terms of {slot:?} fall at node-{node}");
         self.log_slot(node, slot, || format!("{standing:?}"));
@@ -497,7 +497,7 @@ impl World {
         at.is_gone = false;
         at.view = View::new(own(&at.name, at.life), now);
         at.machines.fill(Machine::default());
-        at.standings.fill(Standing::default());
+        at.standings.fill(SlotStanding::default());
     }
 
     pub(super) fn pause(&mut self, node: usize, time: u64) {

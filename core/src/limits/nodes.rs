@@ -1,0 +1,162 @@
+//! The bounds between nodes: the view of the cluster, links, calls and routes.
+
+use std::time::Duration;
+
+use super::{KIB, MIB};
+
+/// Other nodes that a node keeps an account of, dead ones included. Above: further nodes are ignored, and counted.
+pub const NODES_MAX: usize = 64;
+/// Interval of a node's heartbeats to the others.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(500);
+/// Own heartbeats that wait for their echo. Above: the oldest are forgotten, and their echoes prove nothing.
+pub const BEATS_WAITING_MAX: usize = 8;
+/// Interval at which a node looks at the silence of the others, and at its right to order.
+pub const VIEW_INTERVAL: Duration = Duration::from_millis(100);
+/// Silence of a node. Later: the node is probed, and counts as dead if nobody takes the probe.
+pub const NODE_SILENCE_MAX: Duration = Duration::from_secs(1);
+/// Interval of the probes of a silent node.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(250);
+/// Time for which a silent node counts among the known nodes. Later: it is forgotten.
+pub const NODE_KNOWN_AGE: Duration = Duration::from_secs(60);
+/// Age of the echo, since the sending of its heartbeat. Later: the node connects to another NATS server, and judges
+/// no other node.
+pub const ECHO_AGE_MAX: Duration = Duration::from_secs(1);
+/// Pause between two connections to NATS servers for want of an echo.
+pub const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// Pause between two connections to NATS servers for want of a node that others hear.
+pub const UNHEARD_RECONNECT_PAUSE: Duration = Duration::from_secs(5);
+/// Age of the echo, of what a node hears of the others, or of the proof of a slot, with a right to order. Later: the
+/// slot freezes.
+pub const RIGHT_AGE_MAX: Duration = Duration::from_secs(2);
+/// Age of what a node hears of another one. Later: the node proves each of its slots once in
+/// [`RENEWAL_INTERVAL`].
+pub const HEARING_AGE_MAX: Duration = Duration::from_millis(1500);
+/// Interval of proofs of a slot while a known node is not heard, or while the slot is frozen.
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
+/// Interval of proofs of a slot else. Claims live for days in the log, and longer than any row.
+pub const RENEWAL_INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Time for which a slot is frozen. Later: the home gives it up, and its rooms end.
+pub const FROZEN_AGE_MAX: Duration = Duration::from_secs(60);
+/// Time for which a node with its echo listens before it claims a slot.
+pub const SETTLED_AFTER: Duration = Duration::from_millis(1500);
+/// Time in which a claimant says in a heartbeat that it holds the slot. Later: the slot has no home.
+pub const CLAIM_GRACE: Duration = Duration::from_secs(1);
+/// Time without a claim after a fence, for a node that hears half or fewer of the known nodes: it does not take the
+/// slot back from a node that it can't hear.
+pub const FENCED_PAUSE: Duration = Duration::from_secs(10);
+/// Bytes of a heartbeat. Above: dropped, unread.
+pub const BEAT_BYTES_MAX: usize = 32 * KIB;
+/// Largest generation and sequence of a term from another node. Above: the word is dropped, unread.
+pub const TERM_PART_MAX: u64 = 1 << 62;
+
+/// Words of a shard to other nodes on their way to the cluster's thread, and as many back. Above: a batch lapses,
+/// and other words wait on the side that sends them.
+pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
+/// Time for which a device's join waits for a home of its room. Above: refused with an error frame, `no_home`.
+pub const NO_HOME_AGE_MAX: Duration = Duration::from_secs(10);
+/// Pause before a join is asked again of a node that did not take it as the room's home, and between two looks for
+/// joins past [`NO_HOME_AGE_MAX`]. Above: the members of a moved room wait longer than the move took.
+pub const NO_HOME_RETRY: Duration = Duration::from_millis(500);
+/// Calls of the doors to other nodes that wait for the cluster's thread. Above: 503 `inbox_full`.
+pub const NODE_CALLS_MAX: usize = 1024;
+/// Bytes of a link's message, the largest payload of a NATS server by default. Above: an entry is cut into parts.
+pub const LINK_MESSAGE_BYTES_MAX: usize = MIB;
+/// Bytes of a link's message beside its entries. Above: the message is refused.
+pub const LINK_HEADER_BYTES_MAX: usize = 16 * KIB;
+/// Bytes of a message of several entries. Above: the next message takes the rest.
+pub const LINK_BUNDLE_BYTES_MAX: usize = 64 * KIB;
+/// Bytes of an entry in a message of several. Above: the entry has a message of its own.
+pub const LINK_BUNDLED_BYTES_MAX: usize = 8 * KIB;
+/// Entries of a message. Above: the next message takes the rest; a message with more is refused.
+pub const LINK_MESSAGE_ENTRIES_MAX: usize = 2048;
+/// Bytes of an entry. Above: an answer is replaced by a refusal, and parts of such an entry reset the link.
+pub const LINK_ENTRY_BYTES_MAX: usize = 6 * MIB;
+/// Batches of a link without an ack. Above: a batch lapses.
+pub const LINK_BATCHES_MAX: usize = 256;
+/// Bytes of batches of a link without an ack. Above: a batch lapses.
+pub const LINK_BATCH_BYTES_MAX: usize = 8 * MIB;
+/// Time of a batch without an ack, or three round trips if those take longer. Later: the batch lapses.
+pub const LINK_BATCH_AGE_MAX: Duration = Duration::from_millis(250);
+/// Bytes of a link's kept entries without an ack. Above: the link begins anew.
+pub const LINK_KEPT_BYTES_MAX: usize = 8 * MIB;
+/// Time of a kept entry without an ack. Later: the link begins anew.
+pub const LINK_KEPT_AGE_MAX: Duration = Duration::from_secs(2);
+/// Bytes of kept entries at which a link takes no further call. Above: 503 `inbox_full`.
+pub const LINK_CALL_BYTES_MAX: usize = 4 * MIB;
+/// Longest time of a taken message without an ack.
+pub const LINK_ACK_AGE_MAX: Duration = Duration::from_millis(10);
+/// Taken messages without an ack. At the bound: an ack is sent at once.
+pub const LINK_ACK_MESSAGES: usize = 16;
+/// Taken entries without an ack. At the bound: an ack is sent at once.
+pub const LINK_ACK_ENTRIES: usize = 64;
+/// Shortest time before a kept message is sent again.
+pub const LINK_REPEAT_AGE_MIN: Duration = Duration::from_millis(100);
+/// Longest time before a kept message is sent again.
+pub const LINK_REPEAT_AGE_MAX: Duration = Duration::from_millis(500);
+/// Bytes of messages that are sent again at once. Above: the rest follows after [`LINK_REPEAT_PAUSE`].
+pub const LINK_REPEAT_BYTES_MAX: usize = 256 * KIB;
+/// Pause between two bursts of repeated messages.
+pub const LINK_REPEAT_PAUSE: Duration = Duration::from_millis(10);
+/// Messages behind a lost one that are held until it is repeated. Above: dropped, and repeated or lapsed.
+pub const LINK_HELD_MESSAGES_MAX: usize = 4096;
+/// Bytes of messages behind a lost one. Above: dropped, and repeated or lapsed.
+pub const LINK_HELD_BYTES_MAX: usize = LINK_KEPT_BYTES_MAX + LINK_BATCH_BYTES_MAX;
+/// Runs of skipped messages that an ack names. Above: no honest node, and the link begins anew.
+pub const LINK_SKIPS_MAX: usize = 512;
+/// Entries of a link that wait for a shard with a full way. Above: the link begins anew.
+pub const LINK_WAITING_ENTRIES_MAX: usize = 4096;
+/// Bytes of entries of a link that wait for a shard with a full way. Above: the link begins anew.
+pub const LINK_WAITING_BYTES_MAX: usize = 8 * MIB;
+/// Former links to nodes that may come back. Above: the oldest is forgotten, and a link to that node begins
+/// with a reset.
+pub const LINKS_PARTED_MAX: usize = 256;
+/// Frames of a link that its later words name by number. Above: the oldest is sent whole again.
+pub const LINK_FRAMES_KEPT_MAX: usize = 512;
+/// Bytes of such frames. Above: the oldest is sent whole again.
+pub const LINK_FRAMES_KEPT_BYTES_MAX: usize = 4 * MIB;
+/// Bytes of the smallest frame that is named by number. Below: a frame is sent whole each time.
+pub const LINK_FRAME_KEPT_BYTES_MIN: usize = 64;
+/// Pieces of history in a word between nodes. Above: no node says so, and the word is dropped.
+pub const NODE_PIECES_MAX: usize = 1024;
+/// Bytes of the path and query of a call. Above: the call is dropped.
+pub const NODE_TARGET_BYTES_MAX: usize = 8 * KIB;
+/// Bytes of a content type between nodes. Above: the word is dropped.
+pub const NODE_CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// Longest age, and longest time for acknowledgements, that a word between nodes names. Above: no node says so, and
+/// the word is dropped.
+pub const NODE_AGE_MAX: Duration = Duration::from_secs(3600);
+/// Time of a call without an answer. Later: the outcome is unknown.
+pub const NODE_CALL_AGE_MAX: Duration = Duration::from_secs(10);
+/// Calls of a link without an answer, in each direction. Above: 503 `inbox_full`.
+pub const LINK_CALLS_MAX: usize = 1024;
+/// Words of a shard, or calls, that the cluster's thread takes in one turn. Above: the next turn.
+pub const EXCHANGE_TURN_WORDS_MAX: usize = 512;
+/// Pause before words that found a shard's way full are sent again.
+pub const EXCHANGE_PUMP_INTERVAL: Duration = Duration::from_millis(2);
+/// Calls of other nodes that the doors answer at the same time. Above: further calls wait.
+pub const NODE_CALLS_ANSWERED_MAX: usize = 4096;
+/// Time for other nodes to give their part of a receipt, a room's view or a list of rooms. Later: the node is
+/// named as silent, and the answer goes without it.
+pub const NODE_PART_AGE_MAX: Duration = Duration::from_secs(1);
+/// Age of a node's own heartbeat, as it comes back from NATS. Above: 503 `cluster_unreachable`.
+pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(2);
+/// Taken places of a node, in thousandths. Above: devices of rooms elsewhere are sent to their home.
+pub const NODE_SEATS_PERMILLE_MAX: u64 = 800;
+/// Processor time of a node's busiest shard, in thousandths. Above: as for [`NODE_SEATS_PERMILLE_MAX`].
+pub const NODE_BUSY_PERMILLE_MAX: u64 = 900;
+/// Devices that a node sends to other nodes in a second. Above: the others stay until the next second.
+pub const ELSEWHERE_PER_SECOND: u32 = 64;
+/// Time between two closes of one device with 4005. Below: the device stays.
+pub const ELSEWHERE_INTERVAL: Duration = Duration::from_secs(60);
+/// Free places of a home, in thousandths. Below: the routes of its cold rooms name the heir as well.
+pub const ROUTE_FREE_PERMILLE_MIN: u64 = 100;
+/// Life of a route at a device: the device asks again after it.
+pub const ROUTE_TTL: Duration = Duration::from_secs(10);
+/// Life of a route at a door. Later: the route is asked for anew.
+pub const ROUTE_AGE_MAX: Duration = Duration::from_secs(1);
+/// Nodes of a route. Above: those with the least weight are left out.
+pub const ROUTE_NODES_MAX: usize = 64;
+/// Routes that a door remembers. Above: all are forgotten.
+pub const ROUTES_MAX: usize = 16 * KIB;
+/// Longest region of a route, in bytes. Above: 400.
+pub const REGION_BYTES_MAX: usize = 32;
