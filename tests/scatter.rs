@@ -116,7 +116,7 @@ async fn a_room_is_promoted_under_load_and_nobody_misses_a_message() {
     for name in ["roomcast_shards_members_max_over_mean", "roomcast_shards_busy_max_over_mean"] {
         assert!((1..=2).contains(&metrics.sum(name, &[])), "{name}: {}", metrics.0);
     }
-    it_cools_down(&node, room, devices).await;
+    Box::pin(it_cools_down(&node, room, devices)).await;
 }
 
 async fn check_the_list(node: &Node, room: &str) {

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use self::servers::{ONE, Servers, Setting, THREE};
 use self::support::device::{list, reliable};
-use self::support::{Device, Doors, Encoding, Node, until};
+use self::support::{Device, Doors, Encoding, Metrics, Node, until};
 
 /// Longest time of one test, on a machine with much other work.
 const TEST_AGE_MAX: Duration = Duration::from_secs(120);
@@ -99,8 +99,8 @@ async fn what_is_durable_is_found_again_by_the_next_life_of_the_node() {
         Box::pin(async {
             let rooms: Vec<String> = (0..20).map(|n| format!("room-{n}")).collect();
             let first = node(&servers, &[]);
-            let metrics = first.metrics().await;
-            assert_eq!(metrics.sum("roomcast_log_slots", &["state=\"held\""]), 256);
+            let is_whole = |metrics: &Metrics| metrics.sum("roomcast_log_slots", &["state=\"held\""]) == 256;
+            first.metrics_when("all slots", is_whole).await;
             let mut device = Device::join(&first, "room-0", Encoding::Json).await;
             let mut published: BTreeMap<&str, BTreeMap<u64, Value>> = BTreeMap::new();
             for number in 1..=5 {
@@ -156,6 +156,8 @@ async fn a_living_node_keeps_its_slots_from_a_second_one_until_it_ends() {
             assert_eq!(second.durable("r1", &coupon("r1", 2)).await, 2, "the first orders it");
             assert_eq!(first.metrics().await.sum("roomcast_fenced_total", &[]), 0);
             first.server.drain().await;
+            let page = || async { second.viewer_door().get("/v1/rooms/r1/reliable").await.status };
+            until("a home", async || (page().await == 200).then_some(())).await;
             assert_eq!(stored(&second, "r1").await.len(), 2);
             assert_eq!(second.durable("r1", &coupon("r1", 3)).await, 3);
             assert_eq!(second.metrics().await.sum("roomcast_out_of_term_total", &[]), 0);
@@ -196,7 +198,7 @@ async fn a_stream_of_another_shape_stops_the_start() {
         subjects: vec!["xy.>".to_owned()],
         ..Default::default()
     };
-    servers.jetstream().await.create_stream(foreign).await.unwrap();
+    Box::pin(servers.jetstream().await.create_stream(foreign)).await.unwrap();
     let why = refused(config(&servers, &[("CLUSTER__REPLICAS", "1"), ("CLUSTER__NAME", "xy")]));
     assert!(why.contains("its metadata has roomcast_slots"), "{why}");
 }
@@ -214,7 +216,7 @@ async fn full_streams_refuse_messages_and_take_claims() {
                 let stream = jetstream.get_stream(format!("RC_LOG_{number}")).await.unwrap();
                 let mut config = stream.cached_info().config.clone();
                 config.max_bytes = i64::try_from(LOG_RESERVE_BYTES + 500_000).unwrap();
-                jetstream.update_stream(config).await.unwrap();
+                Box::pin(jetstream.update_stream(config)).await.unwrap();
             }
             let first = node(&servers, &[]);
             let mut acked = BTreeMap::new();
