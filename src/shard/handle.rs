@@ -240,7 +240,7 @@ impl Shards {
     }
 
     /// Completes a home's view of a room with the counts of other shards, and with the placement of further
-    /// devices. The home has answered, so a shard that is silent for [`COUNTS_AGE_MAX`] only leaves its
+    /// devices. The home has answered, so a shard that is silent for `COUNTS_AGE_MAX` only leaves its
     /// counts out.
     async fn whole(&self, room: RoomName, mut view: Box<RoomView>) -> Box<RoomView> {
         // The places behind the shards are other nodes, which the door asks.
@@ -257,7 +257,7 @@ impl Shards {
     }
 
     /// The counts of a room's members on this node, for the home of the room on another node. A shard that is
-    /// silent for [`COUNTS_AGE_MAX`] only leaves its counts out.
+    /// silent for `COUNTS_AGE_MAX` only leaves its counts out.
     pub async fn counts(&self, room: &RoomName, run: &str) -> Counts {
         let mut sum = Counts::default();
         for (_, counts) in self.counts_on((0..self.count()).collect(), room, run).await {
