@@ -339,6 +339,9 @@ impl Branch {
     #[must_use]
     pub fn level(&mut self, node: NodeKey, run: Run, seq: Seq) -> Vec<usize> {
         if !self.is_heard(node, run) {
+            // The home awaits a word all the same: it sent the batch to members that are counted off again.
+            let said = SegmentSaid::Taken { batches: 1, cost: None };
+            self.said.push_back(BranchSaid::ToHome { node, run: Some(run), said });
             return Vec::new();
         }
         let mut shards = Vec::new();
