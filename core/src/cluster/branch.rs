@@ -285,12 +285,11 @@ impl Branch {
     #[must_use]
     pub fn welcome(&mut self, node: NodeKey, run: Run, welcome: &Welcoming) -> Option<JoinKey> {
         let Welcoming { key, epoch, encoding, departure } = *welcome;
-        if self.home.is_some_and(|home| home != node) {
-            self.stale += 1;
-            return None;
-        }
-        let Some(join) = self.answered(key) else {
-            // The home has counted a member that nobody is: it counts the member off again.
+        let is_asked = self.home.is_none_or(|home| home == node);
+        let answered = if is_asked { self.answered(key) } else { None };
+        let Some(join) = answered else {
+            // The home has counted a member that nobody is: it counts the member off again. So does a former home,
+            // which may be the next one as well, in the same life of the room.
             self.stale += 1;
             let said = SegmentSaid::Left(departure);
             self.said.push_back(BranchSaid::ToHome { node, run: Some(run), said });
@@ -340,6 +339,9 @@ impl Branch {
     #[must_use]
     pub fn level(&mut self, node: NodeKey, run: Run, seq: Seq) -> Vec<usize> {
         if !self.is_heard(node, run) {
+            // The home awaits a word all the same: it sent the batch to members that are counted off again.
+            let said = SegmentSaid::Taken { batches: 1, cost: None };
+            self.said.push_back(BranchSaid::ToHome { node, run: Some(run), said });
             return Vec::new();
         }
         let mut shards = Vec::new();

@@ -82,9 +82,10 @@ impl Branches {
     /// Takes the words of a home on another node.
     pub(super) fn take_delivery(&mut self, node: NodeKey, delivery: Delivery, lanes: &mut HomeLanes) {
         let Delivery { room, run, said } = delivery;
-        // A home may welcome a member after the last word about it: the home is to count it off.
+        // A home may welcome a member after the last word about it, and send it batches: the home is to count these
+        // off.
         let branch = match &said {
-            HomeSaid::Welcome(_) => {
+            HomeSaid::Welcome(_) | HomeSaid::Level(_) => {
                 self.rooms.entry(room.clone()).or_insert_with(|| Branch::new(self.ticket))
             }
             _ => match self.rooms.get_mut(&room) {

@@ -147,11 +147,27 @@ fn a_moved_home_is_left_with_a_word_and_joins_under_way_go_to_the_new_one() {
     branch.follow(SlotHome::There(OTHER));
     assert_eq!(said(&mut branch), ["7: Moved", "moved 0", "moved 1", "8: join 5"]);
     assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 3)).is_none(), "not the home any more");
+    assert_eq!(said(&mut branch), ["7: Left"]);
     assert!(branch.refused(OTHER, key(0, 5, 4), true).is_none());
     branch.due(SlotHome::There(OTHER), now);
     assert_eq!(said(&mut branch), ["8: join 5"], "asked again");
     branch.follow(SlotHome::Here);
     assert_eq!(said(&mut branch), ["here: join 5"]);
+}
+
+#[test]
+fn a_home_that_was_left_before_its_first_welcome_counts_off_the_member_and_its_batches() {
+    let now = Now::made_up().instant;
+    let mut branch = Branch::default();
+    branch.hear(0, None, SegmentSaid::Join(join(0, 5, false)), SlotHome::There(HOME), now);
+    branch.follow(SlotHome::There(OTHER));
+    assert_eq!(said(&mut branch), ["7: join 5", "8: join 5"], "no life of the room is known to be left");
+    // The slot has come back to that home meanwhile, and the branch is the last to hear of it.
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 1)).is_none());
+    assert!(branch.level(HOME, RUN, Seq(1)).is_empty(), "a batch for that member");
+    branch.follow(SlotHome::There(HOME));
+    assert_eq!(said(&mut branch), ["7: Left", "7: taken 1", "7: join 5"]);
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 3)).is_some());
 }
 
 #[test]
