@@ -1,14 +1,14 @@
 //! C1 and C2: a cluster under load whose nodes, or whose NATS servers, are killed one after the other. The same
-//! promises hold as for a lone node, and devices at living nodes keep their connections.
+//! promises hold as for a lone node. (`tests/cluster.rs` holds that devices at living nodes keep their connections.)
 //!
-//! `ROOMCAST_HOMES=50` and `ROOMCAST_NATS_KILLS=20` make the long runs, which judge times as well.
+//! `ROOMCAST_HOMES=50` and `ROOMCAST_NATS_KILLS=20` make the long runs; that of homes judges times as well.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::support::{COMES_WITHIN, Cluster, Doors, comes};
+use super::support::{Cluster, Doors, comes};
 use super::{Crowd, Plan, Waits, print};
 
 /// Longest time until a room whose home was killed takes messages again, but for one in a hundred.
@@ -88,7 +88,6 @@ async fn tc2_what_was_answered_survives_the_nats_servers() {
         cluster.servers.is_healthy(victim).await;
         cluster.is_whole().await;
     }
-    assert!(taken_again.iter().all(|time| *time < COMES_WITHIN));
     let waits = Waits { name: "killed server to the next durable message", times: taken_again };
     Box::pin(crowd.judge(name, &plan, waits)).await;
 }

@@ -111,7 +111,8 @@ fn may_be_lost(case: &Case<'_>, lives: &[&RoomSeen], number: u64) -> bool {
     let sent_ns = case.published.sent_ns(number);
     let answered_ns = case.published.answered_ns(number);
     lives.windows(2).any(|pair| {
-        let ended_ns = pair[0].last_ns;
+        // A life without a batch ended after its first welcome at the earliest.
+        let ended_ns = pair[0].last_ns.max(pair[0].first_ns);
         let until_ns = pair[1].first_ns.max(ended_ns.saturating_add(RUN_END_NS));
         sent_ns < until_ns && answered_ns.saturating_add(RUN_END_NS) >= ended_ns
     })

@@ -1,5 +1,6 @@
 //! Threads of two nodes over a real NATS server, with real logs.
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,12 +21,13 @@ struct Server {
 
 impl Server {
     /// `None`: this machine has no nats-server, and the caller's test has not run.
-    #[expect(clippy::print_stderr, reason = "a test that has not run says so")]
     async fn start(test: &str) -> Option<Self> {
         let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats/bin/nats-server");
         let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
         let Some(program) = named.or_else(|| installed.is_file().then_some(installed)) else {
-            eprintln!("skipped: TC {test}: NOT RUN: no nats-server; bash scripts/nats.sh installs one");
+            let line =
+                format!("skipped: TC {test}: NOT RUN: NATS_SERVER names no nats-server (scripts/nats.sh)");
+            writeln!(std::io::stderr(), "{line}").ok();
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
