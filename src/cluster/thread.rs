@@ -41,6 +41,9 @@ use roomcast_core::limits::{
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
 
+/// Pause between two turns while the bus takes no message.
+const FULL_BUS_PAUSE: Duration = Duration::from_millis(5);
+
 /// The parts of a node that its cluster thread connects with other nodes.
 pub(crate) struct ClusterPlan {
     /// The section `[cluster]`.
@@ -297,7 +300,11 @@ impl ClusterShell {
                 self.tenure.view.drain(now.instant);
             }
             let is_more = self.turn(now);
-            let deadline = if is_more { now.instant } else { self.deadline() };
+            let mut deadline = if is_more { now.instant } else { self.deadline() };
+            if self.kept.is_some() {
+                // The links may not send what is due: nothing is to be done before the bus takes a message.
+                deadline = deadline.max(now.instant + FULL_BUS_PAUSE);
+            }
             let kept = self.kept.as_ref().map(|posted| self.bus.send(posted));
             tokio::select! {
                 heard = self.bus.next() => self.hear_all(heard),

@@ -27,7 +27,7 @@ impl Server {
         let Some(program) = named.or_else(|| installed.is_file().then_some(installed)) else {
             let line =
                 format!("skipped: TC {test}: NOT RUN: NATS_SERVER names no nats-server (scripts/nats.sh)");
-            writeln!(std::io::stderr(), "{line}").ok();
+            writeln!(io::stderr(), "{line}").ok();
             return None;
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
