@@ -14,7 +14,9 @@ const EACH: u64 = 50;
 #[test]
 fn whatever_happens_between_nodes_every_member_gets_every_durable_message_once_and_is_level_in_the_end() {
     let only = std::env::var("NODES_SEED").ok().and_then(|seed| seed.parse().ok());
-    let first = only.unwrap_or_else(|| fastrand::u64(..1 << 40));
+    // `NODES_FROM` draws others.
+    let from = std::env::var("NODES_FROM").ok().and_then(|from| from.parse().ok());
+    let first = only.or(from).unwrap_or(0);
     let seeds = if only.is_some() { 1 } else { SEEDS };
     let mut cover = Cover::default();
     for seed in first..first + seeds {
