@@ -207,6 +207,11 @@ impl World {
 
     /// A node claims a slot, and all hear of it in their time.
     fn claim(&mut self, slot: Slot, to: usize) {
+        // A node claims a slot only once it knows that it has lost it: its former rooms end before others hear.
+        for (at, _) in self.standings.get_mut(&(to, slot)).into_iter().flatten() {
+            *at = self.now.instant;
+        }
+        self.bring_standings();
         self.claimants.insert(slot, to);
         self.terms += 1;
         let term = Term { generation: 0, sequence: self.terms };
