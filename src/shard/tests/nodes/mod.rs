@@ -13,9 +13,9 @@ const EACH: u64 = 50;
 
 #[test]
 fn whatever_happens_between_nodes_every_member_gets_every_durable_message_once_and_is_level_in_the_end() {
-    let only = std::env::var("NODES_SEED").ok().and_then(|seed| seed.parse().ok());
-    // `NODES_FROM` draws others.
-    let from = std::env::var("NODES_FROM").ok().and_then(|from| from.parse().ok());
+    let only = std::env::var("ROOMCAST_NODES").ok().and_then(|seed| seed.parse().ok());
+    // `ROOMCAST_FROM` draws others.
+    let from = std::env::var("ROOMCAST_FROM").ok().and_then(|from| from.parse().ok());
     let first = only.or(from).unwrap_or(0);
     let seeds = if only.is_some() { 1 } else { SEEDS };
     let mut cover = Cover::default();

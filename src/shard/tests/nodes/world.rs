@@ -654,5 +654,5 @@ fn byte(value: usize) -> u8 {
 /// Shows the seed of a run that fails.
 #[expect(clippy::print_stderr, reason = "the seed repeats the run")]
 pub(super) fn note_seed(seed: u64) {
-    eprintln!("NODES_SEED={seed}");
+    eprintln!("ROOMCAST_NODES={seed}");
 }
