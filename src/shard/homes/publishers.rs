@@ -6,8 +6,7 @@ use bytes::Bytes;
 
 use super::heat::Fuel;
 use super::{Homes, Opener};
-use roomcast_core::cluster::NodeKey;
-use roomcast_core::limits::SHARDS_MAX;
+use roomcast_core::cluster::{NodeKey, node_of_place};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Seen};
 use roomcast_core::room::message::{Homeless, Message, Published};
@@ -34,11 +33,6 @@ pub struct Spread {
     pub fuel: Fuel,
     /// Other nodes with members, each with a count.
     pub nodes: Vec<(NodeKey, u64)>,
-}
-
-/// The node at a place of a room; `None`: the place is a shard of this node.
-fn node_at(place: usize) -> Option<NodeKey> {
-    place.checked_sub(SHARDS_MAX).and_then(|key| u32::try_from(key).ok()).map(NodeKey)
 }
 
 impl Homes {
@@ -106,7 +100,7 @@ impl Homes {
         let room = &self.rooms[*self.room_of.get(room)?].room;
         let fuel = Fuel { members: room.expected_members(), permille: room.load_permille(now) };
         let places = room.segments();
-        let nodes = places.filter_map(|(place, census)| Some((node_at(place)?, census.members())));
+        let nodes = places.filter_map(|(place, census)| Some((node_of_place(place)?, census.members())));
         Some(Spread { fuel, nodes: nodes.collect() })
     }
 
