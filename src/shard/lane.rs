@@ -16,6 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::fanout::segment::{Level, RefreshFrame, StreamPlace};
 use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
+use roomcast_core::named;
 use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use roomcast_core::room::{CarryWant, LatestPlace, RefreshWant, SegmentSaid};
 
@@ -111,8 +112,26 @@ pub(crate) struct JoinRefused {
     pub(crate) connection: u64,
     /// Number of the join.
     pub(crate) join: u32,
-    /// Reason for the error frame.
-    pub(crate) code: &'static str,
+    /// The reason, which the error frame names.
+    pub(crate) code: JoinRefusal,
+}
+
+named! {
+    /// The reason of a home, or of a branch, to refuse a join.
+    pub(crate) enum JoinRefusal {
+        /// The node is draining.
+        Draining = "draining",
+        /// The ladder refuses joins.
+        JoinsRefused = "joins_refused",
+        /// The node holds `ROOMS_MAX` rooms.
+        RoomsFull = "rooms_full",
+        /// No node orders the room.
+        NoHome = "no_home",
+        /// Another node orders the room: the branch asks again, and no device hears of it.
+        NotHome = "not_home",
+        /// Too many joins wait.
+        Overloaded = "overloaded",
+    }
 }
 
 /// The fate of a delivery.

@@ -39,7 +39,6 @@ use self::residents::connection::Socket;
 use crate::metrics::tally::{Holdings, Tally};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
-use roomcast_core::room::message::Homeless;
 
 /// Deliveries of one lane, control entries of one lane, and due rooms of a turn, each at most; so that no
 /// source starves another.
@@ -47,9 +46,6 @@ const TURN_ENTRIES_MAX: usize = 256;
 
 /// Pause before entries that found a lane full are sent again.
 const PUMP_INTERVAL: Duration = Duration::from_millis(2);
-
-/// The code of a join's refusal by a node that is not the home: the branch asks again.
-const NOT_HOME: &str = Homeless::NotHome.name();
 
 /// Hash tables with seeds of the plan: the same order of events and the same key give the same shard.
 type Table<K, V> = HashMap<K, V, ahash::RandomState>;

@@ -9,7 +9,7 @@ use hyper::{Method, StatusCode};
 
 use super::*;
 use crate::cluster::calls::{CallFailed, NodeAnswer};
-use crate::shard::lane::{HomeSaid, JoinRefused, Welcome};
+use crate::shard::lane::{HomeSaid, JoinRefusal, JoinRefused, Welcome};
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
 use roomcast_core::limits::{INTEGER_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, SHARDS_MAX};
 use roomcast_core::room::id::{Cursor, Encoding, Epoch, RoomName, Run, Seen, Seq};
@@ -227,8 +227,7 @@ impl Drawn {
                 shard: self.rng.u16(..256),
                 connection: self.rng.u64(..),
                 join: self.rng.u32(..),
-                code: ["draining", "joins_refused", "rooms_full", "no_home", "overloaded"]
-                    [self.rng.usize(..5)],
+                code: JoinRefusal::ALL[self.rng.usize(..JoinRefusal::ALL.len())],
             }),
             3 => HomeSaid::Refresh {
                 want: self.refresh(),

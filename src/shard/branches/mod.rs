@@ -7,15 +7,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefused, LaneSent, Welcome};
+use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent, Welcome};
 use super::ways::{NodeWord, ToNode};
-use super::{NOT_HOME, Table, table};
+use super::{Table, table};
 use roomcast_core::cluster::{Branch, BranchSaid, JoinKey, NodeKey, SlotHome, Welcoming};
 use roomcast_core::fanout::segment::{Level, StreamPlace};
 use roomcast_core::limits::NO_HOME_RETRY;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{NameKey, RoomName, Run};
-use roomcast_core::room::message::Homeless;
 use roomcast_core::room::{Departure, SegmentSaid};
 
 /// The branches of a shard.
@@ -65,7 +64,7 @@ impl Branches {
         if let SegmentSaid::Join(join) = &said {
             if self.is_overloaded && !join.moved {
                 let key = JoinKey { shard: join.shard, connection: join.connection, join: join.join };
-                return refuse(&room, key, "overloaded", lanes);
+                return refuse(&room, key, JoinRefusal::Overloaded, lanes);
             }
             if self.look_at.is_none() {
                 self.look_at = Some(now.instant + NO_HOME_RETRY);
@@ -103,7 +102,8 @@ impl Branches {
             }
             HomeSaid::Refused(refused) => {
                 let JoinRefused { shard, connection, join, code } = refused;
-                let join = branch.refused(node, JoinKey { shard, connection, join }, code == NOT_HOME);
+                let join =
+                    branch.refused(node, JoinKey { shard, connection, join }, code == JoinRefusal::NotHome);
                 let known = |join: JoinKey| JoinRefused { join: join.join, ..refused };
                 let refused = join.map(|join| to(usize::from(shard), HomeSaid::Refused(known(join))));
                 refused.into_iter().collect()
@@ -236,7 +236,7 @@ impl Branches {
                     continue;
                 }
                 BranchSaid::Refused(key) => {
-                    refuse(room, key, Homeless::NoHome.name(), lanes);
+                    refuse(room, key, JoinRefusal::NoHome, lanes);
                     continue;
                 }
                 BranchSaid::Moved { shard, run } => (shard, run, HomeSaid::Moved),
@@ -259,7 +259,7 @@ impl Branches {
 }
 
 /// Refuses a join. The refusal knows no life of the room.
-fn refuse(room: &RoomName, key: JoinKey, code: &'static str, lanes: &mut HomeLanes) {
+fn refuse(room: &RoomName, key: JoinKey, code: JoinRefusal, lanes: &mut HomeLanes) {
     let JoinKey { shard, connection, join } = key;
     let said = HomeSaid::Refused(JoinRefused { shard, connection, join, code });
     lanes.send(usize::from(shard), Delivery { room: room.clone(), run: Run(0), said });

@@ -21,9 +21,9 @@ use slab::Slab;
 use self::heat::{Fuel, Heat};
 use self::welcome::Welcomes;
 use super::directory::{OwnStep, Scatter};
-use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefused, LaneSent};
+use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent};
 use super::nodes::Nodes;
-use super::{NOT_HOME, Plan, TURN_ENTRIES_MAX, Table, table};
+use super::{Plan, TURN_ENTRIES_MAX, Table, table};
 use crate::metrics::tally::{Holdings, HomesTally};
 use crate::store::{Append, StoreRequest};
 use roomcast_core::cluster::node_of_place;
@@ -231,13 +231,14 @@ impl Homes {
     fn take_join(&mut self, shard: usize, room: &RoomName, join: Join, now: Now) {
         let opened = if self.is_draining {
             // The connection of another node stays: it is to ask the next home.
-            Err(if node_of_place(shard).is_some() { NOT_HOME } else { "draining" })
+            let is_of_node = node_of_place(shard).is_some();
+            Err(if is_of_node { JoinRefusal::NotHome } else { JoinRefusal::Draining })
         } else if join.moved {
             Ok(self.reopen(room, now.instant))
         } else if self.step_for(room) == Step::JoinsRefused {
-            Err("joins_refused")
+            Err(JoinRefusal::JoinsRefused)
         } else {
-            self.open(room, Opener::Device, now.instant).ok_or("rooms_full")
+            self.open(room, Opener::Device, now.instant).ok_or(JoinRefusal::RoomsFull)
         };
         match opened {
             Ok(key) => self.tell_room(key, Input::Segment { shard, said: SegmentSaid::Join(join) }, now),
@@ -247,7 +248,7 @@ impl Homes {
         }
     }
 
-    fn refuse_join(&mut self, place: usize, room: &RoomName, join: &Join, code: &'static str) {
+    fn refuse_join(&mut self, place: usize, room: &RoomName, join: &Join, code: JoinRefusal) {
         let refused = JoinRefused { shard: join.shard, connection: join.connection, join: join.join, code };
         // A refusal answers a join, which knows no run of the room.
         let said = HomeSaid::Refused(refused);

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use super::{Homes, NOT_HOME, Opener};
+use super::{Homes, Opener};
+use crate::shard::lane::JoinRefusal;
 use crate::shard::lane::{Control, Delivery, HomeSaid, LaneSent};
 use crate::shard::ways::{NodeWord, ToNode};
 use roomcast_core::cluster::{NodeKey, SlotHome, node_of_place, node_place};
@@ -60,7 +61,7 @@ impl Homes {
         match &control.said {
             // The branch asks again, here or at the next home.
             SegmentSaid::Join(join) if !is_here => {
-                self.refuse_join(node_place(node), &control.room, join, NOT_HOME);
+                self.refuse_join(node_place(node), &control.room, join, JoinRefusal::NotHome);
             }
             _ => self.take_control(node_place(node), control, now),
         }
@@ -105,7 +106,7 @@ impl Homes {
     pub(super) fn give_back(&mut self, key: usize, place: usize, join: Join) {
         let room = self.rooms[key].room.name().clone();
         if node_of_place(place).is_some() {
-            return self.refuse_join(place, &room, &join, NOT_HOME);
+            return self.refuse_join(place, &room, &join, JoinRefusal::NotHome);
         }
         self.gave_back.push_back((place, Control { room, run: None, said: SegmentSaid::Join(join) }));
     }

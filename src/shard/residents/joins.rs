@@ -160,7 +160,11 @@ impl<S: Socket> Residents<S> {
         let Some(segment) = self.settle_join(room) else { return };
         if let Some(Joining { index, at }) = self.joining(key, segment, join) {
             self.connections[index].places.remove(at);
-            self.notify(index, Notice::Error { code, room: Some(room), field: Some("room") }, now);
+            self.notify(
+                index,
+                Notice::Error { code: code.name(), room: Some(room), field: Some("room") },
+                now,
+            );
             self.send_deferred_join(index);
         }
         self.drop_empty_segment(segment);
