@@ -567,6 +567,11 @@ pub const NATS_PAYLOAD_LEAST: usize = MIB;
 pub const LOG_STREAMS: usize = 8;
 /// Bytes of a stream beyond its share of [`STORE_BYTES_MAX`]: claims fit where rows are refused.
 pub const LOG_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+/// Appends of a stream under way at a time, of one node. Above: they wait in line. As many as keep three servers
+/// busy: 64 over all streams.
+pub const LOG_STREAM_APPENDS_MAX: usize = 8;
+/// Time in which an append has its turn. Later: it goes to the end of the line.
+pub const LOG_TURN_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time in which JetStream knows a repeated append by its id. An append is repeated within seconds.
 pub const LOG_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 /// Time of one operation on a log. Later: its outcome is unknown.
@@ -652,6 +657,9 @@ pub const LOG_PROOF_AGE: Duration = Duration::from_secs(120);
 /// Time for the acknowledgement of an append, with all tries. Above: its outcome is unknown, and the slot is
 /// claimed again.
 pub const LOG_APPEND_PATIENCE: Duration = Duration::from_secs(1);
+/// Longest time for the acknowledgement of a claim. The time doubles with each claim that has none, or a slow server
+/// would have more of them each second.
+pub const LOG_CLAIM_PATIENCE_MAX: Duration = Duration::from_secs(4);
 /// Time for the next part of a read. Above: a claim reads on from there, and a load or a page fails.
 pub const LOG_READ_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a failed claim, or a read that ended early, is tried again.

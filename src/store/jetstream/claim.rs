@@ -4,7 +4,7 @@
 //! the claim, or refused for ever. A read up to the claim therefore sees everything that was acknowledged. A
 //! replica that lags ends the read early: then the claim itself is missing, and the read goes on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use roomcast_core::cluster::{Slot, Term};
 
@@ -22,6 +22,8 @@ pub(super) struct Claim {
     pub(super) replay: Replay,
     /// The operation under way. `None`: a pause.
     pub(super) op: Option<OpId>,
+    /// The time that the next append of the claim has for its answer.
+    pub(super) patience: Duration,
     /// The end of the patience with the operation, or of the pause.
     pub(super) until: Instant,
     /// Requests wait up to this moment. `None`: they fail at once.

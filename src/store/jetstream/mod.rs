@@ -4,7 +4,8 @@
 //! - `slot`: the pure machine of one slot; `claim`, `commit`, `fetch` and `image` are its parts, and `record` has the
 //!   bytes. `ops`: the words between the machines and the client.
 //! - `log`: the client. `streams`: the streams, made or checked. `proof`: do the servers sync?
-//! - `thread`: drives the machines. `open`: its start. `desks`: the requests of shards. `guard`: the watch over the
+//! - `thread`: drives the machines. `open`: its start. `desks`: the requests of shards. `turns`: the
+//!   appends under way. `guard`: the watch over the
 //!   servers. `holds`: the slots for metrics.
 
 mod claim;
@@ -23,6 +24,7 @@ mod record;
 mod slot;
 mod streams;
 mod thread;
+mod turns;
 mod way;
 
 pub use self::open::LogStartError;

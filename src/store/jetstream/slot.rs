@@ -2,7 +2,8 @@
 //!
 //! The caller passes orders, requests, answers of the client and due deadlines in, each with `now`. After each
 //! input the caller drains `poll_op`, `poll_answer` and `poll_news` to `None`, and calls `due` at
-//! `poll_deadline`.
+//! `poll_deadline`. An append may wait for its turn, as long as the machine `awaits` its answer: `leaves` says that it
+//! is on its way.
 //!
 //! A machine is released, claims, or holds its slot. A claim is appended without expectation, the log is read up
 //! to the claim, and the slot is held under the claim's term. A held slot has one record under way, which expects
@@ -19,8 +20,8 @@ use roomcast_core::cluster::{Slot, Term};
 #[cfg(test)]
 use roomcast_core::limits::LOG_SLOT_READS_MAX;
 use roomcast_core::limits::{
-    LOG_APPEND_PATIENCE, LOG_PAYLOADS_BYTES_MAX, LOG_SLOT_BYTES_MAX, LOG_SLOT_REQUESTS_MAX,
-    STORE_PURGE_ROWS_MAX,
+    LOG_APPEND_PATIENCE, LOG_CLAIM_PATIENCE_MAX, LOG_PAYLOADS_BYTES_MAX, LOG_SLOT_BYTES_MAX,
+    LOG_SLOT_REQUESTS_MAX, STORE_PURGE_ROWS_MAX,
 };
 use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
@@ -245,6 +246,26 @@ impl SlotLog {
         }
         self.give_up_fetches(now);
         self.go_on(now);
+    }
+
+    /// True if an answer to the operation matters.
+    pub(super) fn awaits(&self, id: OpId) -> bool {
+        let is_of_hold = match &self.hold {
+            Hold::Released => false,
+            Hold::Claiming(claim) => claim.op == Some(id),
+            Hold::Held(held) => held.sent.as_ref().is_some_and(|sent| sent.op == id),
+        };
+        is_of_hold || self.fetches.iter().any(|fetch| fetch.op.is_some_and(|(op, _)| op == id))
+    }
+
+    /// Begins the patience with an operation that has waited for its turn.
+    pub(super) fn leaves(&mut self, id: OpId, now: Now) {
+        if let Hold::Claiming(claim) = &mut self.hold
+            && claim.op == Some(id)
+        {
+            claim.until = now.instant + claim.patience;
+            claim.patience = (2 * claim.patience).min(LOG_CLAIM_PATIENCE_MAX);
+        }
     }
 
     /// The next operation for the client.

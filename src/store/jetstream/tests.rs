@@ -129,6 +129,7 @@ impl Bench {
     /// Has the log answer all operations, unless it is silent.
     fn settle(&mut self) {
         while let Some(op) = self.machine.poll_op() {
+            self.machine.leaves(op.id, self.now);
             if self.is_silent {
                 self.unanswered.push(op);
                 continue;

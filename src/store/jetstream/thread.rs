@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{self, Receiver, Sender};
-use tokio::task::yield_now;
+use tokio::task::{AbortHandle, yield_now};
 use tokio::time::sleep_until;
 
 use roomcast_core::cluster::{SLOTS, Slot};
@@ -33,6 +33,7 @@ use super::log::{HeardOp, LogClient};
 use super::open::{LogStartError, OpenLog, open};
 use super::ops::{LogHeard, LogOp, LogOpKind, OpId};
 use super::slot::{Claimant, SlotLog};
+use super::turns::AppendTurns;
 use super::way::{LogWay, WayToCluster};
 use crate::clock;
 use crate::config::cluster::ClusterConfig;
@@ -134,6 +135,9 @@ struct LogShell {
     machines: Vec<SlotLog>,
     /// Slot -> the append of rows under way, if any.
     commits: Vec<Option<CommitUnderWay>>,
+    turns: AppendTurns,
+    /// Slot -> the read of its claim, if any, with what ends the client's task.
+    reads: Vec<Option<(OpId, AbortHandle)>>,
     holds: Holds,
     desks: Desks,
     way: WayToCluster,
@@ -180,6 +184,8 @@ impl LogShell {
         let shell = Self {
             machines: Slot::all().map(machine).collect(),
             commits: vec![None; SLOTS],
+            turns: AppendTurns::default(),
+            reads: vec![None; SLOTS],
             holds: Holds::new(now.instant),
             desks,
             way,
@@ -240,6 +246,7 @@ impl LogShell {
         let rest = std::iter::from_fn(|| heard.try_recv().ok()).take(LOG_HEARD_MAX);
         for HeardOp { slot, id, heard } in first.into_iter().chain(rest) {
             self.note_heard(slot, id, &heard, now);
+            self.turns.end(slot, id);
             self.machines[slot.index()].hear(id, heard, now);
         }
         for _ in 0..LOG_ORDERS_MAX {
@@ -255,6 +262,7 @@ impl LogShell {
             }
             self.drain(slot, now);
         }
+        self.send_appends(now);
         self.way.tell_late();
         self.desks.wake();
         if now.instant >= self.sized_at {
@@ -291,8 +299,30 @@ impl LogShell {
             self.holds.told(&news);
             self.way.tell(news);
         }
+        // The rest of a long log would be read for nobody.
+        if let Some((_, read)) = self.reads[slot.index()].take_if(|(id, _)| !machine.awaits(*id)) {
+            read.abort();
+        }
         while let Some(op) = machine.poll_op() {
-            self.commits[slot.index()] = commit(&op, now.instant).or_else(|| self.commits[slot.index()]);
+            if matches!(op.kind, LogOpKind::Append { .. }) {
+                self.commits[slot.index()] = commit(&op, now.instant).or_else(|| self.commits[slot.index()]);
+                self.turns.wait(op);
+                continue;
+            }
+            let id = op.id;
+            let is_long = matches!(op.kind, LogOpKind::Read { .. });
+            let task = tokio::spawn(self.client.clone().perform(op, self.hear.clone()));
+            if is_long {
+                self.reads[slot.index()] = Some((id, task.abort_handle()));
+            }
+        }
+    }
+
+    /// Sends the appends whose turn it is.
+    fn send_appends(&mut self, now: Now) {
+        let Self { turns, machines, .. } = self;
+        while let Some(op) = turns.next(|slot, id| machines[slot.index()].awaits(id)) {
+            machines[op.slot.index()].leaves(op.id, now);
             tokio::spawn(self.client.clone().perform(op, self.hear.clone()));
         }
     }

@@ -69,8 +69,9 @@ impl LogWay {
 #[derive(Debug)]
 pub(super) struct WayToCluster {
     queues: Arc<LogQueues>,
-    /// The last word of each slot that found no place, until it finds one.
-    late: BTreeMap<Slot, LogNews>,
+    /// The last words of each slot that found no place, until they find one. True: a claim, which hides no fence
+    /// before it.
+    late: BTreeMap<(Slot, bool), LogNews>,
 }
 
 impl WayToCluster {
@@ -89,16 +90,21 @@ impl WayToCluster {
         self.queues.orders.pop()
     }
 
-    /// Tells the cluster. A word behind a full queue waits in place of the slot's former word: the last one says how
+    /// Tells the cluster. A word behind a full queue waits in place of the slot's former words: the last one says how
     /// the slot stands.
     pub(super) fn tell(&mut self, news: LogNews) {
         let slot = news.slot();
-        let told = if self.late.contains_key(&slot) { Err(news) } else { self.queues.news.push(news) };
+        let is_late = self.late.range((slot, false)..=(slot, true)).next().is_some();
+        let told = if is_late { Err(news) } else { self.queues.news.push(news) };
         match told {
             Ok(()) => self.queues.told.notify_one(),
             // The next append proves as much.
             Err(LogNews::Proven { .. }) => {}
-            Err(news) => drop(self.late.insert(slot, news)),
+            Err(news @ LogNews::Claimed { .. }) => drop(self.late.insert((slot, true), news)),
+            Err(news @ LogNews::Fenced { .. }) => {
+                self.late.remove(&(slot, true));
+                self.late.insert((slot, false), news);
+            }
         }
     }
 
@@ -124,6 +130,10 @@ mod tests {
         LogNews::Claimed { slot: Slot(slot), term: Term { generation: 0, sequence } }
     }
 
+    fn fenced(slot: u8, sequence: u64) -> LogNews {
+        LogNews::Fenced { slot: Slot(slot), by: Term { generation: 0, sequence }, node: "b".to_owned() }
+    }
+
     #[test]
     fn the_last_word_of_each_slot_is_never_lost() {
         let (mut log, cluster) = WayToCluster::pair(Arc::new(Notify::new()), NameKey::default());
@@ -133,12 +143,17 @@ mod tests {
         log.tell(claimed(2, 7));
         log.tell(LogNews::Proven { slot: Slot(3), sent: crate::clock::now().instant });
         log.tell(claimed(2, 8));
+        log.tell(claimed(4, 4));
         for _ in 0..LOG_NEWS_MAX {
             assert!(cluster.next_news().is_some());
         }
-        log.tell(claimed(2, 9));
+        log.tell(fenced(2, 9));
+        log.tell(claimed(2, 10));
+        log.tell(claimed(2, 11));
+        log.tell(fenced(4, 5));
         log.tell_late();
-        assert_eq!(cluster.next_news(), Some(claimed(2, 9)), "behind no former word");
-        assert_eq!(cluster.next_news(), None);
+        let told: Vec<_> = std::iter::from_fn(|| cluster.next_news()).collect();
+        // Who hears of the claim alone would go on with the rooms from before the fence.
+        assert_eq!(told, [fenced(2, 9), claimed(2, 11), fenced(4, 5)]);
     }
 }

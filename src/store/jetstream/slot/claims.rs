@@ -5,7 +5,7 @@ use std::time::Instant;
 use roomcast_core::cluster::Term;
 use roomcast_core::limits::{
     LOG_APPEND_PATIENCE, LOG_CLAIM_AGE, LOG_READ_PATIENCE, LOG_RENEW_INTERVAL, LOG_RETRY_PAUSE,
-    STORE_PURGE_ROWS_MAX,
+    LOG_TURN_AGE_MAX, STORE_PURGE_ROWS_MAX,
 };
 use roomcast_core::now::Now;
 
@@ -25,6 +25,7 @@ impl SlotLog {
             claimed: None,
             replay: Replay::new(self.payload_bytes_max, former),
             op: None,
+            patience: LOG_APPEND_PATIENCE,
             until: now.instant,
             requests_until,
         }));
@@ -50,7 +51,7 @@ impl SlotLog {
                     rows: 0,
                     entry: record.encode(self.slot),
                 };
-                (kind, LOG_APPEND_PATIENCE)
+                (kind, LOG_TURN_AGE_MAX)
             }
         };
         let op = self.op(kind);

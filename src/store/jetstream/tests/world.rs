@@ -285,6 +285,7 @@ impl<'s> World<'s> {
     fn drain(&mut self, index: usize) {
         while let Some(op) = self.nodes[index].machine.poll_op() {
             assert_eq!(op.slot, SLOT);
+            self.nodes[index].machine.leaves(op.id, self.now);
             assert!(self.nodes[index].ops.insert(op.id), "an operation has a number of its own");
             let by = if self.fault(40) { self.random.u32(1..8000) * MS } else { self.short() };
             // The client repeats an append.
