@@ -17,10 +17,14 @@ pub fn now() -> Now {
 
 /// Time for which the machine has been suspended since its start. [`Now::instant`] stands still meanwhile.
 pub(crate) fn suspended() -> Duration {
-    let read = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or(Duration::ZERO);
     // In this order, so that a pause between the two readings is no suspension.
-    let boot = read(ClockId::Boottime);
-    boot.saturating_sub(read(ClockId::Monotonic))
+    let boot = since_boot();
+    boot.saturating_sub(Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or(Duration::ZERO))
+}
+
+/// Time since the machine's boot, with the time of suspensions.
+pub(crate) fn since_boot() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or(Duration::ZERO)
 }
 
 /// The processor time of this process, in all its threads, with the kernel's work for the process.

@@ -28,6 +28,8 @@ const BAD_CONFIGURATION: u8 = 1;
 const CANNOT_START: u8 = 2;
 /// Exit code: a second signal ended the drain.
 const CUT_SHORT: u8 = 3;
+/// Exit code: the node drained, since it could not stay in its cluster.
+const LEFT_CLUSTER: u8 = 4;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -99,7 +101,7 @@ impl Signals {
     }
 }
 
-/// Serves until the first signal to stop, and drains. A second signal ends the drain.
+/// Serves until the first signal to stop, or until the node has to leave its cluster, and drains. A second signal ends the drain.
 async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
     // Caught first: a reload that comes during the start would kill the process.
     let Ok(mut signals) = Signals::catch() else { return ExitCode::from(CANNOT_START) };
@@ -113,18 +115,26 @@ async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
         Err(error) => return refuse(error, CANNOT_START),
     };
     let _ = say(io::stdout(), &server.doors());
-    while signals.is_reload().await {
+    let code = loop {
+        tokio::select! {
+            is_reload = signals.is_reload() => {
+                if !is_reload {
+                    break ExitCode::SUCCESS;
+                }
+            }
+            () = server.must_leave() => break ExitCode::from(LEFT_CLUSTER),
+        }
         // A stop is heard during a reload, too: a file on a disk that hangs takes as long as the disk.
         tokio::select! {
             biased;
-            () = signals.stop() => break,
+            () = signals.stop() => break ExitCode::SUCCESS,
             reloaded = Box::pin(reload_configuration(args, Arc::clone(&loaded), &server, &level)) => {
                 loaded = reloaded;
             }
         }
-    }
+    };
     tokio::select! {
-        () = server.drain() => ExitCode::SUCCESS,
+        () = server.drain() => code,
         () = signals.stop() => ExitCode::from(CUT_SHORT),
     }
 }

@@ -4,6 +4,7 @@
 
 mod member;
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -226,6 +227,15 @@ impl Server {
     /// Counts a configuration with mistakes, which changes nothing.
     pub fn keep_configuration(&self) {
         self.node.metrics.reloaded(ReloadOutcome::Refused);
+    }
+
+    /// Waits until the node has to leave its cluster: a later process runs under its name, or a bug has ended the
+    /// cluster's thread. Without a cluster: for ever.
+    pub async fn must_leave(&self) {
+        match &self.cluster {
+            Some(cluster) => cluster.must_leave().await,
+            None => pending().await,
+        }
     }
 
     /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails at once. After the notice, publishes are

@@ -122,6 +122,16 @@ pub(crate) struct ClusterHandle {
     thread: Option<JoinHandle<()>>,
     /// Cuts the thread short: it drops everything without a word.
     cut: Arc<Notify>,
+    must_leave: Arc<Notify>,
+}
+
+/// Notifies when the thread ends, by a panic too.
+struct EndBell(Arc<Notify>);
+
+impl Drop for EndBell {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl ClusterHandle {
@@ -129,6 +139,12 @@ impl ClusterHandle {
     pub(crate) fn drain(&self) {
         self.stage.is_draining.store(true, Ordering::Release);
         self.bell.wake.notify_one();
+    }
+
+    /// Waits until the node has to leave: a later process runs under its name, and the other nodes hear that one; or
+    /// a bug has ended the thread, and its panic was printed.
+    pub(crate) async fn must_leave(&self) {
+        self.must_leave.notified().await;
     }
 
     /// Says goodbye and ends the thread, within [`GOODBYE_AGE_MAX`]. The other nodes claim the slots at once, so the
@@ -173,13 +189,16 @@ pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartErro
     let stage = Arc::<ClusterStage>::default();
     let bell = plan.bell.clone();
     let cut = Arc::<Notify>::default();
+    let must_leave = Arc::<Notify>::default();
     let (ready, is_ready) = handover::sync_channel(1);
     let thread = {
         let calls = calls.clone();
         let shown = Arc::clone(&shown);
         let stage = Arc::clone(&stage);
         let cut = Arc::clone(&cut);
+        let end = EndBell(Arc::clone(&must_leave));
         thread::Builder::new().name("cluster".into()).spawn(move || {
+            let end = end;
             runtime.block_on(async move {
                 let name = NodeName::parse(&plan.config.node).expect("the configuration checks the name");
                 let login = Login::of(&plan.config).with_queue(NODE_SENDS_MAX);
@@ -188,7 +207,8 @@ pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartErro
                     Ok(bus) => bus,
                     Err(error) => return drop(ready.send(Err(error))),
                 };
-                let shell = ClusterShell::new(plan, name, login, bus, &calls, shown);
+                let mut shell = ClusterShell::new(plan, name, login, bus, &calls, shown);
+                shell.must_leave.clone_from(&end.0);
                 if ready.send(Ok(())).is_ok() {
                     tokio::select! {
                         () = shell.run(&stage) => {}
@@ -200,7 +220,7 @@ pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartErro
     };
     let gone = || Err(ClusterStartError::System(io::Error::other("its thread ended: the panic was printed")));
     is_ready.recv().map_or_else(|_| gone(), |ready| Ok(ready?))?;
-    Ok(ClusterHandle { calls, slots, shown, stage, bell, thread: Some(thread), cut })
+    Ok(ClusterHandle { calls, slots, shown, stage, bell, thread: Some(thread), cut, must_leave })
 }
 
 /// The thread's parts.
@@ -221,6 +241,7 @@ struct ClusterShell {
     ways: Vec<WayOut>,
     shown: Arc<ShownCell>,
     show_at: Instant,
+    must_leave: Arc<Notify>,
     bell: ClusterBell,
     region: String,
     viewer_url: String,
@@ -278,6 +299,7 @@ impl ClusterShell {
             ways,
             shown,
             show_at: now,
+            must_leave: Arc::default(),
             bell,
             region: config.region,
             viewer_url: config.viewer_url,
@@ -333,6 +355,10 @@ impl ClusterShell {
         }
         self.tenure.view.due(now.instant);
         self.take_words(now);
+        let right = self.tenure.view.right_until(now.instant).saturating_duration_since(now.instant);
+        if self.slots.move_right(clock::since_boot() + right) {
+            self.ways.iter().for_each(|way| (way.wake)());
+        }
         self.tenure.order(|order| self.log.order(order));
         let is_more = self.exchange.turn(now);
         self.send_links();
@@ -417,7 +443,8 @@ impl ClusterShell {
                 ViewWord::Probe { name, number } => self.post(&self.bus.probe(&name, number)),
                 ViewWord::Reconnect => self.reconnect(),
                 ViewWord::NameTaken => {
-                    error!("another node runs under this node's name (cluster.node): end one");
+                    error!("a later process runs under this node's name (cluster.node): this one drains");
+                    self.must_leave.notify_one();
                 }
                 ViewWord::Claim { .. } | ViewWord::Release { .. } | ViewWord::Renew { .. } => {
                     unreachable!("tenure keeps the orders of the log")

@@ -1,17 +1,25 @@
 //! The standing of each slot, as the cluster says it: shards and doors read, and the cluster writes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
-use roomcast_core::cluster::{SLOTS, Slot, SlotStanding};
+use crate::clock;
+use roomcast_core::cluster::{SLOTS, Slot, SlotHome, SlotStanding};
+use roomcast_core::now::millis;
 use roomcast_core::room::id::{NameKey, RoomName};
 
 /// The standings of all slots.
+///
+/// The right to order ends by the clock, whether the cluster's thread runs or not: a process that was stopped may
+/// find its shards awake before that thread. Own slots then count as frozen.
 #[derive(Debug)]
 pub(crate) struct Slots {
     key: NameKey,
-    /// Grows with each change. A shard compares the number with its last look.
+    /// The end of the right to order, in milliseconds since the machine's boot.
+    right_until_ms: AtomicU64,
+    /// Grows with each change of a slot. A shard compares the number with its last look.
     changes: AtomicU64,
     /// Locked for one copy at a time.
     stood: RwLock<Stood>,
@@ -36,7 +44,8 @@ impl Default for Stood {
 impl Slots {
     /// Slots without a home. `key` is the cluster's.
     pub(crate) fn new(key: NameKey) -> Self {
-        Self { key, changes: AtomicU64::new(0), stood: RwLock::default() }
+        let right_until_ms = AtomicU64::new(u64::MAX);
+        Self { key, right_until_ms, changes: AtomicU64::new(0), stood: RwLock::default() }
     }
 
     /// The slot of a room.
@@ -46,12 +55,34 @@ impl Slots {
 
     /// The standing of a slot.
     pub(crate) fn standing(&self, slot: Slot) -> SlotStanding {
-        self.stood.read().standings[slot.index()]
+        self.as_of_right(self.stood.read().standings[slot.index()])
     }
 
     /// The standings of all slots.
     pub(crate) fn all(&self) -> Stood {
-        *self.stood.read()
+        let mut stood = *self.stood.read();
+        if !self.has_right() {
+            stood.standings = stood.standings.map(|standing| self.as_of_right(standing));
+        }
+        stood
+    }
+
+    /// Moves the end of the right to order, in time since the machine's boot. True: the right had ended, and the
+    /// caller wakes the shards.
+    pub(crate) fn move_right(&self, until: Duration) -> bool {
+        let had_right = self.has_right();
+        self.right_until_ms.store(millis(until), Ordering::Release);
+        !had_right
+    }
+
+    fn has_right(&self) -> bool {
+        // Time of a suspended machine counts: the other nodes were awake.
+        millis(clock::since_boot()) < self.right_until_ms.load(Ordering::Acquire)
+    }
+
+    fn as_of_right(&self, standing: SlotStanding) -> SlotStanding {
+        let is_ended = standing.home == SlotHome::Here && !self.has_right();
+        if is_ended { SlotStanding { home: SlotHome::Frozen, ..standing } } else { standing }
     }
 
     /// Changes the standing of a slot. The caller wakes the shards.
@@ -64,8 +95,31 @@ impl Slots {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// A number that grows with each change.
+    /// A number that changes with each change, and with the right to order.
     pub(crate) fn changes(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+        2 * self.changes.load(Ordering::Acquire) + u64::from(self.has_right())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use roomcast_core::cluster::Term;
+
+    #[test]
+    fn own_slots_freeze_when_the_right_to_order_ends_whoever_sleeps() {
+        let slots = Slots::new(NameKey::default());
+        let here = SlotStanding { home: SlotHome::Here, term: Term::default() };
+        slots.set(Slot(3), here);
+        assert_eq!(slots.standing(Slot(3)), here);
+        let before = slots.changes();
+        assert!(!slots.move_right(Duration::ZERO), "it had not ended yet");
+        assert_ne!(slots.changes(), before, "shards look again");
+        let frozen = SlotStanding { home: SlotHome::Frozen, ..here };
+        assert_eq!((slots.standing(Slot(3)), slots.all().standings[3]), (frozen, frozen));
+        assert_eq!(slots.all().standings[4].home, SlotHome::Nobody);
+        assert!(slots.move_right(Duration::MAX), "it had ended");
+        assert_eq!(slots.standing(Slot(3)), here);
+        assert_eq!(slots.all().losses[3], 0, "a freeze is no loss");
     }
 }

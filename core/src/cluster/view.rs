@@ -18,8 +18,8 @@ use super::members::{MemberWord, Members, OwnNode, Peer};
 use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NodeLoad, NodeName};
 use super::{NodeKey, SLOTS, Slot, SlotHome, SlotStanding, Term};
 use crate::limits::{
-    BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX, RENEWAL_INTERVAL,
-    RENEWAL_INTERVAL_MAX, RIGHT_AGE_MAX, SETTLED_AFTER, VIEW_INTERVAL,
+    BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX, LOOK_AGE_MAX,
+    RENEWAL_INTERVAL, RENEWAL_INTERVAL_MAX, RIGHT_AGE_MAX, SETTLED_AFTER, VIEW_INTERVAL,
 };
 
 /// A word of the view to its node.
@@ -372,6 +372,14 @@ impl View {
     #[must_use]
     pub fn echo_at(&self) -> Option<Instant> {
         self.members.echo_at()
+    }
+
+    /// The end of the right to order, unless this view looks again before. Whoever orders compares its own clock, since
+    /// the thread of the view may sleep.
+    #[must_use]
+    pub fn right_until(&self, now: Instant) -> Instant {
+        let of_echo = self.echo_at().map_or(now, |echo| echo + RIGHT_AGE_MAX);
+        of_echo.min(now + LOOK_AGE_MAX)
     }
 
     /// Slot -> the first living node in the slot's rendezvous order that is not its home.

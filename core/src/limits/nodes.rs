@@ -12,6 +12,8 @@ pub const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 pub const BEATS_WAITING_MAX: usize = 8;
 /// Interval at which a node looks at the silence of the others, and at its right to order.
 pub const VIEW_INTERVAL: Duration = Duration::from_millis(100);
+/// Age of the last look with a right to order. Later: the slots of this node freeze.
+pub const LOOK_AGE_MAX: Duration = Duration::from_secs(1);
 /// Silence of a node. Later: the node is probed, and counts as dead if nobody takes the probe.
 pub const NODE_SILENCE_MAX: Duration = Duration::from_secs(1);
 /// Interval of the probes of a silent node.
