@@ -286,16 +286,10 @@ impl Exchange {
         peers.chain(self.pump_at).chain(untold).min()
     }
 
-    /// All links together, for metrics: the counts since the last call, and the age of the oldest kept entry without
-    /// an ack.
-    pub(crate) fn take_tally(&mut self, now: Now) -> (LinkTally, Duration) {
-        let mut all = LinkTally::default();
-        let mut age = Duration::ZERO;
-        for peer in self.peers.values_mut() {
-            all += peer.take_tally();
-            age = age.max(peer.age(now.instant));
-        }
-        (all, age)
+    /// Each link, for metrics: the counts since the last call, and the age of the oldest kept entry without an ack.
+    pub(crate) fn take_tallies(&mut self, now: Now) -> Vec<(NodeKey, LinkTally, Duration)> {
+        let tally = |(node, peer): (&NodeKey, &mut Peer)| (*node, peer.take_tally(), peer.age(now.instant));
+        self.peers.iter_mut().map(tally).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 //! The loop waits for one of {message, news of the log, word of a shard or a door, deadline, stop} and takes a bounded
 //! turn. It never waits for the bus to take a message: what finds no place stays with its link.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -26,14 +27,14 @@ use super::shown::{ClusterShown, PeerShown, ShownCell};
 use super::tenure::Tenure;
 use crate::clock;
 use crate::config::cluster::ClusterConfig;
-use crate::metrics::tally::LinkTally;
+use crate::metrics::tally::ClusterReport;
 use crate::nats::{Login, NatsError};
 use crate::shard::slots::Slots;
 use crate::shard::ways::WayOut;
 use crate::store::jetstream::LogWay;
-use roomcast_core::cluster::OwnNode;
 use roomcast_core::cluster::node::{NodeLoad, NodeName};
 use roomcast_core::cluster::view::ViewWord;
+use roomcast_core::cluster::{OwnNode, Slot, SlotHome};
 use roomcast_core::limits::{
     CLUSTER_SHOWN_INTERVAL, GOODBYE_AGE_MAX, LOG_NEWS_MAX, NODE_SENDS_MAX, NODE_TURN_MESSAGES_MAX,
     SUSPENSION_MAX,
@@ -66,8 +67,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) bell: ClusterBell,
     /// Reads seats and load. Region and URL come from the configuration.
     pub(crate) load: Box<dyn FnMut() -> NodeLoad + Send>,
-    /// Takes the counts of links since the last call, and the age of the oldest entry without an acknowledgement.
-    pub(crate) count_links: Box<dyn FnMut(LinkTally, Duration) + Send>,
+    /// Takes reports for metrics.
+    pub(crate) report: Box<dyn FnMut(ClusterReport<'_>) + Send>,
 }
 
 impl fmt::Debug for ClusterPlan {
@@ -246,7 +247,9 @@ struct ClusterShell {
     region: String,
     viewer_url: String,
     load: Box<dyn FnMut() -> NodeLoad + Send>,
-    count_links: Box<dyn FnMut(LinkTally, Duration) + Send>,
+    report: Box<dyn FnMut(ClusterReport<'_>) + Send>,
+    /// Slot -> the last word of the living node that ordered it, while nobody does.
+    lost: BTreeMap<Slot, Instant>,
     suspended: Duration,
     is_draining: bool,
     /// Words that were no words of a node.
@@ -274,7 +277,7 @@ impl ClusterShell {
             calls_in,
             bell,
             load,
-            count_links,
+            report,
         } = plan;
         let exchange = Exchange::new(ExchangePlan {
             incarnation,
@@ -304,7 +307,8 @@ impl ClusterShell {
             region: config.region,
             viewer_url: config.viewer_url,
             load,
-            count_links,
+            report,
+            lost: BTreeMap::new(),
             suspended: clock::suspended(),
             is_draining: false,
             unreadable: 0,
@@ -365,7 +369,7 @@ impl ClusterShell {
         if self.show_at <= now.instant {
             self.show_at = now.instant + CLUSTER_SHOWN_INTERVAL;
             self.show(now.instant);
-            self.count_links(now);
+            self.report(now);
         }
         is_more
     }
@@ -431,6 +435,7 @@ impl ClusterShell {
                 }
                 ViewWord::Stands { slot, standing } => {
                     debug!(slot = slot.0, ?standing, "a slot stands anew");
+                    self.note_takeover(slot, standing.home, now.instant);
                     self.slots.set(slot, standing);
                     is_changed = true;
                 }
@@ -527,9 +532,32 @@ impl ClusterShell {
         self.shown.show(ClusterShown { echo_at, peers: peers.collect(), heirs: view.heirs() });
     }
 
-    fn count_links(&mut self, now: Now) {
-        let (tally, age) = self.exchange.take_tally(now);
-        (self.count_links)(tally, age);
+    fn report(&mut self, now: Now) {
+        for (node, tally, age) in self.exchange.take_tallies(now) {
+            let peer = self.tenure.view.name_of(node).map_or("", NodeName::as_str);
+            (self.report)(ClusterReport::Link { peer, tally, age });
+        }
+        if let Some(echo) = self.tenure.view.echo_at() {
+            (self.report)(ClusterReport::Echo { age: now.instant.saturating_duration_since(echo) });
+        }
+    }
+
+    /// Notes a slot without a home, and reports how long this node took to become the home.
+    fn note_takeover(&mut self, slot: Slot, home: SlotHome, now: Instant) {
+        match home {
+            SlotHome::Nobody => {
+                if let SlotHome::There(former) = self.slots.standing(slot).home {
+                    self.lost.insert(slot, self.tenure.view.heard_at(former).unwrap_or(now));
+                }
+            }
+            SlotHome::Here => {
+                if let Some(heard) = self.lost.remove(&slot) {
+                    (self.report)(ClusterReport::Takeover { took: now.saturating_duration_since(heard) });
+                }
+            }
+            SlotHome::There(_) => drop(self.lost.remove(&slot)),
+            SlotHome::Frozen => {}
+        }
     }
 
     async fn say_goodbye(mut self, now: Now) {

@@ -8,6 +8,7 @@ mod summary;
 mod table;
 pub mod tally;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,9 +27,10 @@ pub use self::table::{DEFINITIONS, Definition, Kind};
 use self::summary::{Line, Summary};
 use self::table::*;
 
-use self::tally::{Holdings, LinkTally, Tally};
+use self::tally::{ClusterReport, Holdings, LinkTally, Tally};
 use crate::clock;
 use crate::store::health::{StoreTally, Trouble};
+use roomcast_core::limits::NODES_MAX;
 use roomcast_core::room::ladder::{Step, StepChange};
 use roomcast_core::room::message::{Class, ShedReason, Unavailable};
 use roomcast_core::room::tally::ByClass;
@@ -46,6 +48,8 @@ const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1024.0]
 
 /// The limits of messages per second, as the reasons of their shedding.
 const LIMITS: [ShedReason; 3] = [ShedReason::KeyRate, ShedReason::RoomRate, ShedReason::TypeRate];
+/// The `peer` of links past [`NODES_MAX`] names.
+const OTHER_PEERS: &str = "other";
 const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The metrics of one server. A clone counts into the same numbers. Counting is an atomic addition.
@@ -104,14 +108,26 @@ struct Cells {
     node_calls: Vec<Counter>,
     /// Indexed by kind.
     route_answers: Vec<Counter>,
-    /// Indexed as the fields of [`LinkTally`].
-    links: [Counter; 6],
-    link_age: Gauge,
+    /// Name of the node at the other end -> the cells of the link. At most `NODES_MAX`; further nodes share
+    /// [`OTHER_PEERS`].
+    links: Mutex<BTreeMap<String, LinkCells>>,
+    echo: Gauge,
+    takeover: Histogram,
     /// Indexed as [`SlotCounts`].
     slots: [Gauge; 4],
     handshakes: Counter,
     handshakes_refused: Vec<Counter>,
     summary: Summary,
+    /// Links begin while the node runs.
+    register: Register,
+}
+
+/// The cells of the link to one node.
+#[derive(Debug)]
+struct LinkCells {
+    /// Indexed as the fields of [`LinkTally`].
+    counts: [Counter; 6],
+    age: Gauge,
 }
 
 /// The gauges of one shard.
@@ -132,7 +148,8 @@ type Tallied = (Definition, &'static [&'static str], fn(&Tally) -> u64);
 /// A counter of the store: its row, the values of its labels, and its count.
 type StoreTotal = (Definition, &'static [&'static str], fn(&StoreTally) -> u64);
 
-const TALLIED: [Tallied; 21] = [
+const TALLIED: [Tallied; 22] = [
+    (REWELCOMES, &[], |tally| tally.rewelcomes),
     (STALE_WORDS, &[], |tally| tally.homes.rooms.stale_words),
     (DUPLICATES, &[], |tally| tally.homes.rooms.duplicates),
     (IDS_EVICTED, &[], |tally| tally.homes.rooms.ids_evicted),
@@ -235,13 +252,14 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(PUBLISH_TO_WRITE.name.to_owned()), &LATENCY_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(WINDOW.name.to_owned()), &WINDOW_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(LOG_COMMIT.name.to_owned()), &LATENCY_BUCKETS_S)?
+            .set_buckets_for_metric(Matcher::Full(TAKEOVER.name.to_owned()), &LATENCY_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(LOG_RECORD_ROWS.name.to_owned()), &ROWS_BUCKETS)?
             .build_recorder();
         let exposition = recorder.handle();
         let register = Register(recorder);
         register.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
         register.gauge(&START_TIME, &[]).set(as_gauge(clock::now().unix_ms / 1000));
-        let cells = Arc::new(Cells::register(&register, shards));
+        let cells = Arc::new(Cells::register(register, shards));
         Ok(Self { cells, exposition })
     }
 
@@ -405,11 +423,23 @@ impl Metrics {
         self.cells.route_answers[kind as usize].increment(1);
     }
 
-    /// Adds the counts of links to other nodes, and shows the age of the oldest entry without an acknowledgement.
-    pub(crate) fn links_counted(&self, tally: LinkTally, age: Duration) {
+    /// Takes a report of the cluster's thread.
+    pub(crate) fn cluster_reported(&self, report: ClusterReport) {
+        match report {
+            ClusterReport::Link { peer, tally, age } => self.link_counted(peer, tally, age),
+            ClusterReport::Echo { age } => self.cells.echo.set(age.as_secs_f64()),
+            ClusterReport::Takeover { took } => self.cells.takeover.record(took.as_secs_f64()),
+        }
+    }
+
+    fn link_counted(&self, peer: &str, tally: LinkTally, age: Duration) {
+        let mut links = self.cells.links.lock();
+        let is_place = links.len() < NODES_MAX || links.contains_key(peer);
+        let peer = if is_place { peer } else { OTHER_PEERS };
+        let link = links.entry(peer.to_owned()).or_insert_with(|| self.cells.register.link(peer));
         let LinkTally { bytes, frames, lapsed, repeated, resets, stale } = tally;
-        add_each(&self.cells.links, &[bytes, frames, lapsed, repeated, resets, stale]);
-        self.cells.link_age.set(age.as_secs_f64());
+        add_each(&link.counts, &[bytes, frames, lapsed, repeated, resets, stale]);
+        link.age.set(age.as_secs_f64());
     }
 
     /// Shows the slots by standing. Called for each scrape.
@@ -470,10 +500,11 @@ fn add_some(counter: &Counter, count: u64) {
 }
 
 /// The recorder of one server, to register the rows of the table.
+#[derive(Debug)]
 struct Register(PrometheusRecorder);
 
 impl Cells {
-    fn register(register: &Register, shards: usize) -> Self {
+    fn register(register: Register, shards: usize) -> Self {
         Self {
             published: register.by_class(&PUBLISHED),
             accepted: register.by_class(&ACCEPTED),
@@ -520,13 +551,14 @@ impl Cells {
             reloads: register.each(&RELOADS, ReloadOutcome::ALL.map(ReloadOutcome::name)),
             node_calls: register.each(&NODE_CALLS, NodeCallOutcome::ALL.map(NodeCallOutcome::name)),
             route_answers: register.each(&ROUTE_ANSWERS, RouteKind::ALL.map(RouteKind::name)),
-            links: [&LINK_BYTES, &LINK_FRAMES, &LINK_LAPSED, &LINK_REPEATED, &LINK_RESETS, &LINK_STALE]
-                .map(|row| register.counter(row, &[])),
-            link_age: register.gauge(&LINK_AGE, &[]),
+            links: Mutex::default(),
+            echo: register.gauge(&ECHO, &[]),
+            takeover: register.histogram(&TAKEOVER),
             slots: ["here", "there", "frozen", "nobody"].map(|state| register.gauge(&SLOTS, &[state])),
             handshakes: register.counter(&HANDSHAKES, &[]),
             handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
             summary: Summary::default(),
+            register,
         }
     }
 }
@@ -557,6 +589,11 @@ impl Register {
 
     fn by_class(&self, row: &Definition) -> [Counter; 5] {
         Class::ALL.map(|class| self.counter(row, &[class.name()]))
+    }
+
+    fn link(&self, peer: &str) -> LinkCells {
+        let rows = [&LINK_BYTES, &LINK_FRAMES, &LINK_LAPSED, &LINK_REPEATED, &LINK_RESETS, &LINK_STALE];
+        LinkCells { counts: rows.map(|row| self.counter(row, &[peer])), age: self.gauge(&LINK_AGE, &[peer]) }
     }
 
     fn shard(&self, shard: &str) -> ShardCells {

@@ -190,18 +190,24 @@ table! {
     SLOTS = Gauge "roomcast_slots" ["state"]
         "Slots of the cluster, as this node sees them. `here`: ordered by this node. `frozen`: by this node, \
          without the right to order. `there`: by another node. `nobody`: by no living node.";
-    LINK_BYTES = Counter "roomcast_link_bytes_total" [] "Bytes of messages sent to other nodes.";
-    LINK_FRAMES = Counter "roomcast_link_frames_total" []
+    LINK_BYTES = Counter "roomcast_link_bytes_total" ["peer"] "Bytes of messages sent to other nodes.";
+    LINK_FRAMES = Counter "roomcast_link_frames_total" ["peer"]
         "Entries sent to other nodes: batches, joins, answers, calls.";
-    LINK_LAPSED = Counter "roomcast_link_lapsed_total" []
+    LINK_LAPSED = Counter "roomcast_link_lapsed_total" ["peer"]
         "Batches left out of links to other nodes: too much was on its way. Devices there heal by refresh.";
-    LINK_REPEATED = Counter "roomcast_link_repeated_total" [] "Messages sent to other nodes again.";
-    LINK_RESETS = Counter "roomcast_link_resets_total" []
+    LINK_REPEATED = Counter "roomcast_link_repeated_total" ["peer"] "Messages sent to other nodes again.";
+    LINK_RESETS = Counter "roomcast_link_resets_total" ["peer"]
         "Links to other nodes that began anew: the members at the other end join again.";
-    LINK_STALE = Counter "roomcast_link_stale_total" []
+    LINK_STALE = Counter "roomcast_link_stale_total" ["peer"]
         "Messages and words of other nodes that were dropped: of a former life, or unreadable.";
-    LINK_AGE = Gauge "roomcast_link_age_seconds" []
+    LINK_AGE = Gauge "roomcast_link_age_seconds" ["peer"]
         "Age of the oldest entry on a link to another node without an acknowledgement.";
+    ECHO = Gauge "roomcast_echo_seconds" []
+        "Age of this node's own heartbeat, as it came back from NATS. Above 2, this node orders nothing.";
+    TAKEOVER = Histogram "roomcast_takeover_seconds" []
+        "Time from the last heartbeat of a slot's former node to the slot's rooms at this node.";
+    REWELCOMES = Counter "roomcast_rewelcomes_total" []
+        "Members that were welcomed again on their connection, since their room had moved to another node.";
     STALE_WORDS = Counter "roomcast_stale_words_total" []
         "Words of other nodes about members or batches that a room does not know.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";

@@ -1,7 +1,6 @@
 //! The counts of a shard between two reports: plain integers of a single thread, so counting costs an
 //! addition. The shard's loop adds the counts to the metrics once a turn.
 
-use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use roomcast_core::room::tally::RoomTally;
@@ -22,6 +21,8 @@ pub struct Tally {
     pub frames_carried: u64,
     /// Refresh frames after which the device was still catching up with the reliable stream.
     pub frames_catching_up: u64,
+    /// Members of moved rooms that were welcomed again.
+    pub rewelcomes: u64,
     /// Acknowledgements taken.
     pub acks: u64,
     /// Frames not sent because the device was behind.
@@ -72,15 +73,28 @@ pub(crate) struct LinkTally {
     pub(crate) stale: u64,
 }
 
-impl AddAssign for LinkTally {
-    fn add_assign(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.frames += other.frames;
-        self.lapsed += other.lapsed;
-        self.repeated += other.repeated;
-        self.resets += other.resets;
-        self.stale += other.stale;
-    }
+/// A report of the cluster's thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ClusterReport<'a> {
+    /// The counts of a link.
+    Link {
+        /// The name of the node at the other end.
+        peer: &'a str,
+        /// The counts since the last report.
+        tally: LinkTally,
+        /// Age of the oldest entry without an acknowledgement.
+        age: Duration,
+    },
+    /// The node's own heartbeat.
+    Echo {
+        /// Its age, as it came back from NATS.
+        age: Duration,
+    },
+    /// A slot of a dead node is held here.
+    Takeover {
+        /// Time since the last heartbeat of that node.
+        took: Duration,
+    },
 }
 
 /// The holdings of a shard at one moment.

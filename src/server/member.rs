@@ -97,7 +97,7 @@ impl Member {
         }
         let (calls_in, calls) = calls_in();
         let seats = seats.clone();
-        let link_metrics = metrics.clone();
+        let reported = metrics.clone();
         let metrics = metrics.clone();
         let shards_count = u32::try_from(ways.len()).map_err(io::Error::other)?;
         let load = move || NodeLoad {
@@ -119,7 +119,7 @@ impl Member {
             calls_in,
             bell,
             load: Box::new(load),
-            count_links: Box::new(move |tally, age| link_metrics.links_counted(tally, age)),
+            report: Box::new(move |report| reported.cluster_reported(report)),
         };
         let handle = start(plan)?;
         settle(&slots);

@@ -387,6 +387,10 @@ impl Members {
         self.peers.iter().find(|(_, peer)| peer.key == key).map(|(name, _)| name)
     }
 
+    pub(super) fn heard_at(&self, key: NodeKey) -> Option<Instant> {
+        self.peers.values().find(|peer| peer.key == key).map(|peer| peer.heard_at)
+    }
+
     /// The known nodes that said no goodbye, alive or not.
     pub(super) fn peers(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
         self.peers.iter().filter(|(_, peer)| !peer.has_left)

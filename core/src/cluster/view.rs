@@ -368,6 +368,12 @@ impl View {
         self.members.name_of(node)
     }
 
+    /// The last heartbeat of a node. `None`: no such node is known.
+    #[must_use]
+    pub fn heard_at(&self, node: NodeKey) -> Option<Instant> {
+        self.members.heard_at(node)
+    }
+
     /// The sending of the newest heartbeat whose echo has come. `None`: no echo has come yet.
     #[must_use]
     pub fn echo_at(&self) -> Option<Instant> {

@@ -390,7 +390,8 @@ impl World {
 
     fn note_counts(&mut self) {
         for side in &mut self.sides {
-            let (tally, _) = side.exchange.take_tally(self.now);
+            let tallies = side.exchange.take_tallies(self.now).into_iter();
+            let tally = tallies.map(|(_, tally, _)| tally).next().unwrap_or_default();
             self.reached.repeats += tally.repeated;
             self.reached.stale += tally.stale;
         }

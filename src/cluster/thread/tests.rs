@@ -103,7 +103,7 @@ impl TestNode {
             ways: Vec::new(),
             calls_in: mpsc::channel(1).0,
             bell: ClusterBell::default(),
-            count_links: Box::new(|_, _| ()),
+            report: Box::new(|_| ()),
             load: Box::new(|| NodeLoad { shards: 2, seats: 10, free_seats: 7, ..NodeLoad::default() }),
         };
         Self { handle: start(plan).unwrap(), log }
