@@ -150,7 +150,7 @@ impl<S: Socket> Shard<S> {
                     branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes);
                 }
             }
-            FromNode::Lapsed { node, room, run, .. } => self.homes.lapsed(node, room, run, now),
+            FromNode::Lapsed { node, room, run, seq } => self.homes.lapsed(node, &room, run, seq, now),
         }
         self.send_words(now);
     }

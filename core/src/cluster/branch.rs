@@ -37,7 +37,7 @@ pub struct Branch {
     /// Request -> the shards that asked. Asked of the home once.
     refreshes: BTreeMap<RefreshWant, Vec<usize>>,
     carries: BTreeMap<CarryWant, Vec<usize>>,
-    /// Batches that some segment has not taken yet, oldest first.
+    /// Batches that some segment has not taken yet, oldest first. At most `SEGMENT_QUEUED_MAX` for each segment.
     batches: VecDeque<OnTheWay>,
     said: VecDeque<BranchSaid>,
     /// Words that were stale or wrong, and changed nothing.
@@ -58,6 +58,8 @@ struct BranchSegment {
 #[derive(Debug)]
 struct OnTheWay {
     seq: Seq,
+    /// The last of the batches that all segments have taken behind this one.
+    through: Seq,
     /// Segments that have not taken the batch.
     left: usize,
     /// The slowest pass so far.
@@ -203,6 +205,8 @@ impl Branch {
         }
         match said {
             SegmentSaid::Join(_) | SegmentSaid::Moved => {}
+            // The word of a branch.
+            SegmentSaid::TakenThrough { .. } => self.stale += 1,
             SegmentSaid::Left(left) => self.leave(shard, left),
             SegmentSaid::Taken { batches, cost } => {
                 for _ in 0..batches {
@@ -340,7 +344,7 @@ impl Branch {
     pub fn level(&mut self, node: NodeKey, run: Run, seq: Seq) -> Vec<usize> {
         if !self.is_heard(node, run) {
             // The home awaits a word all the same: it sent the batch to members that are counted off again.
-            let said = SegmentSaid::Taken { batches: 1, cost: None };
+            let said = SegmentSaid::TakenThrough { seq, cost: None };
             self.said.push_back(BranchSaid::ToHome { node, run: Some(run), said });
             return Vec::new();
         }
@@ -361,7 +365,8 @@ impl Branch {
             }
         }
         let left = shards.len();
-        self.batches.push_back(OnTheWay { seq, left, pass: Duration::ZERO, stretch_permille: None });
+        let pass = Duration::ZERO;
+        self.batches.push_back(OnTheWay { seq, through: seq, left, pass, stretch_permille: None });
         self.report_taken();
         shards
     }
@@ -513,16 +518,23 @@ impl Branch {
     /// Tells the home of batches that all segments have taken. The cost is the slowest segment's: members of
     /// other segments are written to at the same time.
     fn report_taken(&mut self) {
-        let mut batches = 0;
+        let mut through = None;
         let mut cost = None;
         let members = u32::try_from(self.members()).unwrap_or(u32::MAX).max(1);
         while let Some(batch) = self.batches.pop_front_if(|batch| batch.left == 0) {
-            batches += 1;
+            through = Some(batch.through);
             let taken = |stretch_permille| WriteCost { per_member: batch.pass / members, stretch_permille };
             cost = batch.stretch_permille.map(taken).or(cost);
         }
-        if batches > 0 {
-            self.tell_home(SegmentSaid::Taken { batches, cost });
+        // Batches behind one that a stuck segment does not take would become more and more.
+        for at in (1..self.batches.len()).rev() {
+            if self.batches[at].left == 0 {
+                self.batches[at - 1].through = self.batches[at].through;
+                self.batches.remove(at);
+            }
+        }
+        if let Some(seq) = through {
+            self.tell_home(SegmentSaid::TakenThrough { seq, cost });
         }
     }
 

@@ -52,6 +52,13 @@ pub const TERM_PART_MAX: u64 = 1 << 62;
 /// Words of a shard to other nodes on their way to the cluster's thread, and as many back. Above: a batch lapses,
 /// and other words wait on the side that sends them.
 pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
+/// Time of a batch at another node without a pass, or two windows if those are longer. Later: the batch lapses, and
+/// none of the node is awaited until the node takes one.
+pub const NODE_BATCH_AGE_MIN: Duration = Duration::from_secs(1);
+/// Joins of a shard's branches without an answer of a node. Above: further joins wait for their turn.
+pub const NODE_JOINS_MAX: usize = 256;
+/// Time of a join without an answer of a node. Later: the join is sent again.
+pub const NODE_JOIN_AGE_MAX: Duration = Duration::from_secs(10);
 /// Time for which a device's join waits for a home of its room. Above: refused with an error frame, `no_home`.
 pub const NO_HOME_AGE_MAX: Duration = Duration::from_secs(10);
 /// Pause before a join is asked again of a node that did not take it as the room's home, and between two looks for

@@ -106,6 +106,11 @@ impl Peer {
         self.dropped += 1;
     }
 
+    /// True if nothing is sent or taken any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Closes the link for the life of both nodes. False if it is closed already.
     pub(super) fn close(&mut self) -> bool {
         let is_first = !std::mem::replace(&mut self.is_closed, true);
@@ -138,9 +143,6 @@ impl Peer {
 
     /// Says a word of a shard.
     pub(super) fn say(&mut self, shard: usize, word: NodeWord, now: Instant) {
-        if self.is_closed {
-            return self.drop_word();
-        }
         self.sent.begin(self.link.generation());
         let entry = match word {
             NodeWord::ToHome(control) => LinkEntry::Kept(wire::control(&control)),

@@ -375,6 +375,10 @@ impl Homes {
                     let room = self.rooms[key].room.name().clone();
                     self.store_requests.push_back(StoreRequest::Forget { room, life });
                 }
+                Output::Gap { place, seq } => {
+                    self.tally.lane_full += 1;
+                    self.deliver(key, place, HomeSaid::Gap { seq });
+                }
                 Output::StreamChanged => self.send_stream_changed(key),
                 Output::GaveBack { place, join } => self.give_back(key, place, join),
                 // The room ends here: its key may be another room's with the next `open`.

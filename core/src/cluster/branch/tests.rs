@@ -33,9 +33,9 @@ fn said(branch: &mut Branch) -> Vec<String> {
             BranchSaid::ToHome { node, said, .. } => {
                 let said = match said {
                     SegmentSaid::Join(join) => format!("join {}", join.connection),
-                    SegmentSaid::Taken { batches, cost } => match cost {
-                        Some(cost) => format!("taken {batches} in {:?}", cost.per_member),
-                        None => format!("taken {batches}"),
+                    SegmentSaid::TakenThrough { seq, cost } => match cost {
+                        Some(cost) => format!("taken {} in {:?}", seq.0, cost.per_member),
+                        None => format!("taken {}", seq.0),
                     },
                     other => format!("{other:?}").chars().take_while(|c| c.is_alphabetic()).collect(),
                 };
@@ -79,7 +79,7 @@ fn a_batch_is_taken_once_all_segments_have_taken_it_at_the_cost_of_the_slowest()
     assert_eq!(branch.level(HOME, RUN, Seq(2)), [0, 1]);
     branch.lapsed(1, Seq(2));
     hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: None });
-    assert_eq!(said(&mut branch), ["7: taken 1"]);
+    assert_eq!(said(&mut branch), ["7: taken 2"]);
     hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: None });
     assert_eq!((said(&mut branch).len(), branch.take_stale()), (0, 1), "it was sent none");
 }
@@ -95,13 +95,13 @@ fn a_segment_with_a_full_queue_hears_of_a_gap_and_a_batch_for_nobody_is_taken_at
     assert_eq!(said(&mut branch), ["gap 0 9"]);
     hear(&mut branch, 0, SegmentSaid::Taken { batches: SEGMENT_QUEUED_MAX, cost: None });
     hear(&mut branch, 1, SegmentSaid::Taken { batches: 1, cost: None });
-    assert_eq!(said(&mut branch), ["7: taken 4", "7: taken 1"]);
+    assert_eq!(said(&mut branch), ["7: taken 4", "7: taken 9"]);
     for shard in [0, 1] {
         hear(&mut branch, shard, SegmentSaid::Left(departure()));
     }
     said(&mut branch);
     assert!(branch.level(HOME, RUN, Seq(10)).is_empty());
-    assert_eq!(said(&mut branch), ["7: taken 1"]);
+    assert_eq!(said(&mut branch), ["7: taken 10"]);
     assert!(branch.is_idle());
 }
 
