@@ -46,6 +46,11 @@ impl Nodes {
         self.stood.standings[self.slots.of(room).index()].home
     }
 
+    /// True if a node takes joins of a room.
+    pub(super) fn has_home(&self, room: &RoomName) -> bool {
+        self.home_of(room).takes_joins()
+    }
+
     /// Sends a word, behind all waiting ones.
     pub(super) fn send(&mut self, word: ToNode) -> LaneSent {
         self.way.send(word)
@@ -139,7 +144,7 @@ impl<S: Socket> Shard<S> {
                 self.homes.hear_node(node, control, now);
             }
             FromNode::Word { node, word: NodeWord::ToBranch(delivery) } => {
-                branches.take_delivery(node, delivery, &mut self.homes.lanes);
+                branches.take_delivery(node, delivery, &mut self.homes.lanes, now);
             }
             // The cluster's thread hears this word, and never says it.
             FromNode::Word { word: NodeWord::ResetTaken, .. } => {}
@@ -147,7 +152,7 @@ impl<S: Socket> Shard<S> {
                 nodes.send(ToNode { node, word: NodeWord::ResetTaken });
                 self.homes.lose_place(node, now);
                 if let Some(nodes) = &self.homes.nodes {
-                    branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes);
+                    branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes, now);
                 }
             }
             FromNode::Lapsed { node, room, run, seq } => self.homes.lapsed(node, &room, run, seq, now),
@@ -180,7 +185,10 @@ impl<S: Socket> Shard<S> {
             (former.standings[at] != stood.standings[at]).then_some(stood.standings[at].home)
         };
         if let Some(branches) = &mut self.branches {
-            branches.follow(moved, &mut self.homes.lanes);
+            branches.follow(moved, &mut self.homes.lanes, now);
+        }
+        if let Some(nodes) = &self.homes.nodes {
+            self.residents.find_homes(|room| nodes.has_home(room));
         }
         self.send_words(now);
     }

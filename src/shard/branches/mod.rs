@@ -3,10 +3,13 @@
 //!
 //! [`Branch`] decides; this module carries frames and words between the branch, its segments and its home.
 
+mod pace;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::pace::JoinPace;
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefused, LaneSent, Welcome};
 use super::ways::{NodeWord, ToNode};
 use super::{NOT_HOME, Table, table};
@@ -22,8 +25,9 @@ use roomcast_core::room::{Departure, SegmentSaid};
 #[derive(Debug)]
 pub(super) struct Branches {
     rooms: Table<RoomName, Branch>,
-    /// Rooms with joins that wait for an answer.
+    /// Rooms with joins that wait for an answer, or for their turn.
     waiting: BTreeSet<RoomName>,
+    pace: JoinPace,
     /// The next look at these joins. `None` while there are none.
     look_at: Option<Instant>,
     /// Words to other nodes.
@@ -43,6 +47,7 @@ impl Branches {
         Self {
             rooms: table(key),
             waiting: BTreeSet::new(),
+            pace: JoinPace::default(),
             look_at: None,
             words: VecDeque::new(),
             ticket: 0,
@@ -76,11 +81,17 @@ impl Branches {
         }
         let branch = self.rooms.entry(room.clone()).or_insert_with(|| Branch::new(self.ticket));
         branch.hear(shard, run, said, home, now.instant);
-        self.settle(&room, lanes);
+        self.settle(&room, lanes, now);
     }
 
     /// Takes the words of a home on another node.
-    pub(super) fn take_delivery(&mut self, node: NodeKey, delivery: Delivery, lanes: &mut HomeLanes) {
+    pub(super) fn take_delivery(
+        &mut self,
+        node: NodeKey,
+        delivery: Delivery,
+        lanes: &mut HomeLanes,
+        now: Now,
+    ) {
         let Delivery { room, run, said } = delivery;
         // A home may welcome a member after the last word about it, and send it batches: the home is to count these
         // off.
@@ -108,7 +119,7 @@ impl Branches {
                 let refused = join.map(|join| to(usize::from(shard), HomeSaid::Refused(known(join))));
                 refused.into_iter().collect()
             }
-            HomeSaid::Level(level) => return self.take_level(node, &room, run, &level, lanes),
+            HomeSaid::Level(level) => return self.take_level((node, run), &room, &level, lanes, now),
             HomeSaid::Refresh { want, frame } => {
                 let shards = branch.refreshed(node, run, &want);
                 let answer = |shard| to(shard, HomeSaid::Refresh { want, frame: frame.clone() });
@@ -135,9 +146,11 @@ impl Branches {
                 branch.home_moved(node, run);
                 Vec::new()
             }
+            // No home says this.
+            HomeSaid::GaveBack(_) => Vec::new(),
         };
         // First the words that make room for these: a segment knows one life of the room at a time.
-        self.settle(&room, lanes);
+        self.settle(&room, lanes, now);
         for (shard, delivery) in forwards {
             lanes.send(shard, delivery);
         }
@@ -149,25 +162,31 @@ impl Branches {
         node: NodeKey,
         home: impl Fn(&RoomName) -> SlotHome,
         lanes: &mut HomeLanes,
+        now: Now,
     ) {
         let rooms: Vec<RoomName> = self.rooms.keys().cloned().collect();
         for room in rooms {
             if let Some(branch) = self.rooms.get_mut(&room) {
                 branch.reset(node, home(&room));
             }
-            self.settle(&room, lanes);
+            self.settle(&room, lanes, now);
         }
     }
 
     /// Has branches follow their slots. `moved`: the home of a room whose slot stands anew.
-    pub(super) fn follow(&mut self, moved: impl Fn(&RoomName) -> Option<SlotHome>, lanes: &mut HomeLanes) {
+    pub(super) fn follow(
+        &mut self,
+        moved: impl Fn(&RoomName) -> Option<SlotHome>,
+        lanes: &mut HomeLanes,
+        now: Now,
+    ) {
         let turning = self.rooms.keys().filter_map(|room| Some((room.clone(), moved(room)?)));
         let turning: Vec<(RoomName, SlotHome)> = turning.collect();
         for (room, home) in turning {
             if let Some(branch) = self.rooms.get_mut(&room) {
                 branch.follow(home);
             }
-            self.settle(&room, lanes);
+            self.settle(&room, lanes, now);
         }
     }
 
@@ -196,18 +215,18 @@ impl Branches {
             if let Some(branch) = self.rooms.get_mut(&room) {
                 branch.due(home(&room), now.instant);
             }
-            self.settle(&room, lanes);
+            self.settle(&room, lanes, now);
         }
         self.look_at = (!self.waiting.is_empty()).then(|| now.instant + NO_HOME_RETRY);
     }
 
     fn take_level(
         &mut self,
-        node: NodeKey,
+        (node, run): (NodeKey, Run),
         room: &RoomName,
-        run: Run,
         level: &Arc<Level>,
         lanes: &mut HomeLanes,
+        now: Now,
     ) {
         let Some(branch) = self.rooms.get_mut(room) else { return };
         for shard in branch.level(node, run, level.seq) {
@@ -216,11 +235,21 @@ impl Branches {
                 branch.lapsed(shard, level.seq);
             }
         }
-        self.settle(room, lanes);
+        self.settle(room, lanes, now);
     }
 
-    /// Sends on the words of a branch, and drops a branch without a use.
-    fn settle(&mut self, room: &RoomName, lanes: &mut HomeLanes) {
+    /// Sends on the words of a branch, drops a branch without a use, and sends joins whose turn has come.
+    fn settle(&mut self, room: &RoomName, lanes: &mut HomeLanes, now: Now) {
+        self.send_words(room, lanes);
+        while let Some(room) = self.pace.next() {
+            if let Some(branch) = self.rooms.get_mut(&room) {
+                branch.send_join(now.instant);
+            }
+            self.send_words(&room, lanes);
+        }
+    }
+
+    fn send_words(&mut self, room: &RoomName, lanes: &mut HomeLanes) {
         let Some(branch) = self.rooms.get_mut(room) else { return };
         while let Some(said) = branch.poll_said() {
             let (shard, run, said) = match said {
@@ -239,6 +268,9 @@ impl Branches {
                     refuse(room, key, Homeless::NoHome.name(), lanes);
                     continue;
                 }
+                BranchSaid::GaveBack(join) => {
+                    (usize::from(join.shard), Run(0), HomeSaid::GaveBack(Box::new(join)))
+                }
                 BranchSaid::Moved { shard, run } => (shard, run, HomeSaid::Moved),
                 BranchSaid::StreamChanged { shard, run } => (shard, run, HomeSaid::StreamChanged),
                 BranchSaid::Gap { shard, run, seq } => (shard, run, HomeSaid::Gap { seq }),
@@ -255,6 +287,7 @@ impl Branches {
             self.ticket = self.ticket.max(branch.ticket());
             self.rooms.remove(room);
         }
+        self.pace.note(room, self.rooms.get(room));
     }
 }
 
