@@ -170,6 +170,10 @@ impl Exchange {
                 }
                 peer.take(message, now.instant);
                 self.hear(node, now.instant);
+                // Shards hear of their words with the turn. A shard with a full way holds up all words of the link.
+                if self.peers.get(&node).is_some_and(Peer::is_stuck) {
+                    self.shards.wake();
+                }
             }
             Err(BadMessage::Version { version, from }) => {
                 if let Some(node) = self.nodes.get(&from).copied()
@@ -275,6 +279,8 @@ impl Exchange {
         if news.is_reset {
             self.shards.tell_reset(node);
         }
+        // An ack may have made room for them, and a reset has dropped them.
+        peer.send_answers(now);
         let waker = Waker::from(Arc::clone(&self.bell));
         peer.deliver(&mut self.shards, &self.plan.calls_in, &waker, now);
     }
