@@ -89,11 +89,12 @@ struct World {
 }
 
 fn side(index: usize) -> Side {
-    side_that_wakes(index, Arc::new(|| {}))
+    side_that_wakes(index, || {})
 }
 
 /// `wake` wakes the shards.
-fn side_that_wakes(index: usize, wake: Arc<dyn Fn() + Send + Sync>) -> Side {
+fn side_that_wakes(index: usize, wake: impl Fn() + Send + Sync + 'static) -> Side {
+    let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
     let way = |_| WayOut {
         // Short, so that they are full now and then.
         way: Arc::new(Way { out: Arc::new(ArrayQueue::new(32)), back: Arc::new(ArrayQueue::new(16)) }),
@@ -653,7 +654,7 @@ fn a_shard_whose_way_is_full_is_woken_before_the_turn() {
     let woken = Arc::new(AtomicBool::new(false));
     let bell = Arc::clone(&woken);
     let now = crate::clock::now();
-    let ring = Arc::new(move || bell.store(true, Ordering::Release));
+    let ring = move || bell.store(true, Ordering::Release);
     let mut sides = met([side(0), side_that_wakes(1, ring)], now);
     let room = RoomName::parse("room-1").unwrap();
     let out = Arc::clone(&sides[0].ways[directory::home(&room, KEYS[0], SHARDS)].way.out);

@@ -119,7 +119,10 @@ impl Branches {
                 let refused = join.map(|join| to(usize::from(shard), HomeSaid::Refused(known(join))));
                 refused.into_iter().collect()
             }
-            HomeSaid::Level(level) => return self.take_level((node, run), &room, &level, lanes, now),
+            HomeSaid::Level(level) => {
+                self.take_level(node, &room, run, &level, lanes);
+                return self.settle(&room, lanes, now);
+            }
             HomeSaid::Refresh { want, frame } => {
                 let shards = branch.refreshed(node, run, &want);
                 let answer = |shard| to(shard, HomeSaid::Refresh { want, frame: frame.clone() });
@@ -222,11 +225,11 @@ impl Branches {
 
     fn take_level(
         &mut self,
-        (node, run): (NodeKey, Run),
+        node: NodeKey,
         room: &RoomName,
+        run: Run,
         level: &Arc<Level>,
         lanes: &mut HomeLanes,
-        now: Now,
     ) {
         let Some(branch) = self.rooms.get_mut(room) else { return };
         for shard in branch.level(node, run, level.seq) {
@@ -235,7 +238,6 @@ impl Branches {
                 branch.lapsed(shard, level.seq);
             }
         }
-        self.settle(room, lanes, now);
     }
 
     /// Sends on the words of a branch, drops a branch without a use, and sends joins whose turn has come.

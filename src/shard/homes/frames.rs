@@ -29,13 +29,13 @@ impl Homes {
             return;
         }
         let level = Arc::new(level(&self.rooms[key].room, batch, segments, sent));
-        for &(place, _) in segments {
-            if self.deliver(key, place, HomeSaid::Level(Arc::clone(&level))) == LaneSent::Lapsed {
+        for &(shard, _) in segments {
+            if self.deliver(key, shard, HomeSaid::Level(Arc::clone(&level))) == LaneSent::Lapsed {
                 self.tally.lane_full += 1;
                 // The segment will never take this batch. Counted as before the segment, four of them would
                 // stop the room's cuts for good.
                 let room = &mut self.rooms[key].room;
-                let lapsed = Input::Lapsed { place, seq: batch.seq };
+                let lapsed = Input::Lapsed { place: shard, seq: batch.seq };
                 room.handle(lapsed, now, &mut self.tally.rooms);
             }
         }
