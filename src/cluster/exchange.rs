@@ -22,10 +22,11 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::mpsc;
 
-use self::peer::Peer;
+use self::peer::{BatchTag, Peer};
 use self::shards::ShardEnds;
 use super::calls::{CallFailed, CallIn, CallOut};
 use crate::metrics::tally::LinkTally;
+use crate::shard::lane::{Delivery, HomeSaid};
 use crate::shard::ways::{NodeWord, ToNode, WayOut};
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::cluster::link::{BadMessage, LinkEnds, LinkMessage};
@@ -169,6 +170,10 @@ impl Exchange {
                 }
                 peer.take(message, now.instant);
                 self.hear(node, now.instant);
+                // Shards hear of their words with the turn. A shard with a full way holds up all words of the link.
+                if self.peers.get(&node).is_some_and(Peer::is_stuck) {
+                    self.shards.wake();
+                }
             }
             Err(BadMessage::Version { version, from }) => {
                 if let Some(node) = self.nodes.get(&from).copied()
@@ -213,22 +218,34 @@ impl Exchange {
     fn take_words(&mut self, now: Instant) -> bool {
         for shard in 0..self.shards.count() {
             for _ in 0..EXCHANGE_TURN_WORDS_MAX {
-                let Some(ToNode { node, word }) = self.shards.next_from(shard) else { break };
-                if matches!(word, NodeWord::ResetTaken) {
-                    self.shards.reset_taken(shard, node);
-                    continue;
-                }
-                // A word to a node that has gone is lost: the shard hears, or has heard, a reset.
-                let Some(peer) = self.peers.get_mut(&node) else { continue };
-                if self.shards.awaits(shard, node) {
-                    peer.drop_word();
-                    continue;
-                }
-                peer.say(shard, word, now);
-                self.hear(node, now);
+                let Some(word) = self.shards.next_from(shard) else { break };
+                self.take_word(shard, word, now);
             }
         }
         (0..self.shards.count()).any(|shard| self.shards.has_word(shard))
+    }
+
+    fn take_word(&mut self, shard: usize, said: ToNode, now: Instant) {
+        let ToNode { node, word } = said;
+        if matches!(word, NodeWord::ResetTaken) {
+            return self.shards.reset_taken(shard, node);
+        }
+        let is_of_former_link = self.shards.awaits(shard, node);
+        match self.peers.get_mut(&node) {
+            Some(peer) if !is_of_former_link && !peer.is_closed() => {
+                peer.say(shard, word, now);
+                return self.hear(node, now);
+            }
+            peer => peer.into_iter().for_each(Peer::drop_word),
+        }
+        // The home waits for a word about each batch. A reset on its way to the shard covers the batch.
+        if let NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Level(level) }) = word
+            && !is_of_former_link
+            && !self.shards.tell_lapsed(node, BatchTag { shard, room, run, seq: level.seq })
+        {
+            // A shard that takes nothing loses the node again, which covers the lapse.
+            self.shards.tell_reset(node);
+        }
     }
 
     /// Takes calls of the doors. True if calls are left.
@@ -262,6 +279,8 @@ impl Exchange {
         if news.is_reset {
             self.shards.tell_reset(node);
         }
+        // An ack may have made room for them, and a reset has dropped them.
+        peer.send_answers(now);
         let waker = Waker::from(Arc::clone(&self.bell));
         peer.deliver(&mut self.shards, &self.plan.calls_in, &waker, now);
     }

@@ -65,7 +65,7 @@ table! {
         "Frames a socket took in part or not at all, so that the device waits.";
     MESSAGES_SKIPPED = Counter "roomcast_messages_skipped_total" [] "Messages told to devices as skipped.";
     LANE_FULL = Counter "roomcast_lane_full_total" []
-        "Times a frame lane was full, so that a segment heals by refresh.";
+        "Times a frame lane was full, or another node took no batch for a second, so that members heal by refresh.";
     FRAMES_CARRIED = Counter "roomcast_frames_carried_total" []
         "Carry frames: reliable messages again, for devices that did not acknowledge in time.";
     FRAMES_CATCHING_UP = Counter "roomcast_frames_catching_up_total" []

@@ -46,7 +46,7 @@ pub struct HomesTally {
     pub rooms: RoomTally,
     /// Welcomes encoded. Devices with the same encoding and state share one until the room's next batch.
     pub welcomes_encoded: u64,
-    /// Times a frame lane was full.
+    /// Times a frame lane was full, or another node took no batch into a pass for long.
     pub lane_full: u64,
     /// Idle rooms forgotten.
     pub rooms_forgotten: u64,

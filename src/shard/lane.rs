@@ -18,7 +18,7 @@ use roomcast_core::fanout::segment::{Level, RefreshFrame, StreamPlace};
 use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
 use roomcast_core::named;
 use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
-use roomcast_core::room::{CarryWant, LatestPlace, RefreshWant, SegmentSaid};
+use roomcast_core::room::{CarryWant, Join, LatestPlace, RefreshWant, SegmentSaid};
 
 /// An entry of a control lane: a segment speaks to the home of its room.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub(crate) enum HomeSaid {
     Welcome(Box<Welcome>),
     /// The answer to a join the home refuses.
     Refused(JoinRefused),
+    /// A branch has no home to ask. Not said between nodes.
+    GaveBack(Box<Join>),
     /// The answer to [`SegmentSaid::Refresh`].
     Refresh {
         /// The state in the request.

@@ -109,7 +109,8 @@ impl<S: Socket> Shard<S> {
         };
         // Before the passes, so that a batch leaves in the turn that cut it.
         self.exchange(now);
-        busy |= self.residents.take_moves();
+        let nodes = self.homes.nodes.as_ref();
+        busy |= self.residents.take_moves(|room| nodes.is_none_or(|nodes| nodes.has_home(room)), now);
         busy |= self.residents.take_looks(now);
         busy |= self.residents.take_metered_passes(now);
         busy |= self.residents.take_farewells(now);

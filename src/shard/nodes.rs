@@ -46,6 +46,11 @@ impl Nodes {
         self.stood.standings[self.slots.of(room).index()].home
     }
 
+    /// True if a node takes joins of a room.
+    pub(super) fn has_home(&self, room: &RoomName) -> bool {
+        self.home_of(room).takes_joins()
+    }
+
     /// Sends a word, behind all waiting ones.
     pub(super) fn send(&mut self, word: ToNode) -> LaneSent {
         self.way.send(word)
@@ -84,7 +89,7 @@ impl<S: Socket> Shard<S> {
     /// Makes the shard one of a cluster: rooms belong to slots, and slots to nodes.
     #[must_use]
     pub(crate) fn in_cluster(mut self, slots: Arc<Slots>, out: WayOut) -> Self {
-        let branches = Branches::new(self.homes.home_key());
+        let branches = Branches::new(self.homes.home_key(), self.homes.heat_rules());
         self.homes.nodes = Some(Nodes::new(slots, out));
         self.branches = Some(branches);
         self
@@ -139,7 +144,7 @@ impl<S: Socket> Shard<S> {
                 self.homes.hear_node(node, control, now);
             }
             FromNode::Word { node, word: NodeWord::ToBranch(delivery) } => {
-                branches.take_delivery(node, delivery, &mut self.homes.lanes);
+                branches.take_delivery(node, delivery, &mut self.homes.lanes, now);
             }
             // The cluster's thread hears this word, and never says it.
             FromNode::Word { word: NodeWord::ResetTaken, .. } => {}
@@ -147,10 +152,10 @@ impl<S: Socket> Shard<S> {
                 nodes.send(ToNode { node, word: NodeWord::ResetTaken });
                 self.homes.lose_place(node, now);
                 if let Some(nodes) = &self.homes.nodes {
-                    branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes);
+                    branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes, now);
                 }
             }
-            FromNode::Lapsed { node, room, run, .. } => self.homes.lapsed(node, room, run, now),
+            FromNode::Lapsed { node, room, run, seq } => self.homes.lapsed(node, &room, run, seq, now),
         }
         self.send_words(now);
     }
@@ -180,7 +185,10 @@ impl<S: Socket> Shard<S> {
             (former.standings[at] != stood.standings[at]).then_some(stood.standings[at].home)
         };
         if let Some(branches) = &mut self.branches {
-            branches.follow(moved, &mut self.homes.lanes);
+            branches.follow(moved, &mut self.homes.lanes, now);
+        }
+        if let Some(nodes) = &self.homes.nodes {
+            self.residents.find_homes(|room| nodes.has_home(room));
         }
         self.send_words(now);
     }
@@ -188,6 +196,7 @@ impl<S: Socket> Shard<S> {
     /// Sends on the words of branches, and hands joins from homes to branches and back.
     fn send_words(&mut self, now: Now) {
         let Some(branches) = &mut self.branches else { return };
+        self.homes.scatters.extend(std::iter::from_fn(|| branches.poll_scatter()));
         loop {
             while let (Some(nodes), Some(word)) = (&mut self.homes.nodes, branches.poll_word()) {
                 nodes.send(word);

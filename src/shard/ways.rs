@@ -72,7 +72,6 @@ pub(crate) enum FromNode {
         /// The life of the room.
         run: Run,
         /// The batch.
-        #[cfg_attr(not(test), expect(dead_code, reason = "tests see by it that a batch lapses once"))]
         seq: Seq,
     },
 }

@@ -3,7 +3,8 @@
 //!
 //! The branch keeps no frame. The caller passes each word in, sends the frames of a home to the segments that the
 //! branch names, and sends on the branch's own words: [`Branch::poll_said`], to be drained after each call and
-//! before the frame of that call.
+//! before the frame of that call. Joins leave by [`Branch::send_join`] alone: the members of all rooms of a node that
+//! died come at once.
 //!
 //! A branch is *attached* to a home. Where the home moves, or the link to its node begins anew, the branch detaches:
 //! the segments have their members join again, and words of a segment from before are dropped until the segment has
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{NodeKey, SlotHome};
-use crate::limits::{NO_HOME_AGE_MAX, SEGMENT_QUEUED_MAX};
+use crate::limits::{NO_HOME_AGE_MAX, NODE_JOIN_AGE_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, Run, Seq};
 use crate::room::{CarryWant, Census, Departure, Join, RefreshWant, SegmentSaid, WriteCost};
 
@@ -30,14 +31,16 @@ pub struct Branch {
     /// Shard -> the segment there.
     segments: BTreeMap<usize, BranchSegment>,
     joins: BTreeMap<JoinKey, WaitingJoin>,
+    /// Joins to send to the home, in order. Some may have been refused meanwhile.
+    in_line: VecDeque<JoinKey>,
     /// Ticket -> the join on its way under that number. An answer to an earlier sending finds no join.
-    sent: BTreeMap<u32, JoinKey>,
+    sent: BTreeMap<u32, SentJoin>,
     /// The last ticket.
     ticket: u32,
     /// Request -> the shards that asked. Asked of the home once.
     refreshes: BTreeMap<RefreshWant, Vec<usize>>,
     carries: BTreeMap<CarryWant, Vec<usize>>,
-    /// Batches that some segment has not taken yet, oldest first.
+    /// Batches that some segment has not taken yet, oldest first. At most `SEGMENT_QUEUED_MAX` for each segment.
     batches: VecDeque<OnTheWay>,
     said: VecDeque<BranchSaid>,
     /// Words that were stale or wrong, and changed nothing.
@@ -58,6 +61,8 @@ struct BranchSegment {
 #[derive(Debug)]
 struct OnTheWay {
     seq: Seq,
+    /// The last of the batches that all segments have taken behind this one.
+    through: Seq,
     /// Segments that have not taken the batch.
     left: usize,
     /// The slowest pass so far.
@@ -81,8 +86,25 @@ pub struct JoinKey {
 struct WaitingJoin {
     join: Join,
     since: Instant,
-    /// The join is on its way to the home, under a ticket.
-    is_sent: bool,
+    stands: JoinStands,
+}
+
+/// The place of a join on its way to the home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JoinStands {
+    /// The join was refused by a node that is not the home, or its answer is lost: sent again later.
+    Apart,
+    /// Among the joins to send.
+    InLine,
+    /// On its way, under a ticket.
+    Sent,
+}
+
+/// A join on its way.
+#[derive(Debug, Clone, Copy)]
+struct SentJoin {
+    key: JoinKey,
+    at: Instant,
 }
 
 /// A welcome of the home, as far as the branch looks at it.
@@ -112,6 +134,8 @@ pub enum BranchSaid {
     },
     /// A join for the home of the room on this node.
     ToHere(Join),
+    /// A join while no node is known as the home.
+    GaveBack(Join),
     /// The members of the segment on `shard` are to join again.
     Moved {
         /// The shard.
@@ -135,7 +159,7 @@ pub enum BranchSaid {
         /// The batch.
         seq: Seq,
     },
-    /// The join of a newcomer has waited too long for a home.
+    /// The join of a newcomer has waited too long for an answer.
     Refused(JoinKey),
 }
 
@@ -168,10 +192,37 @@ impl Branch {
         std::mem::take(&mut self.stale)
     }
 
-    /// True if joins wait for an answer.
+    /// True if joins wait for an answer, or for their turn.
     #[must_use]
     pub fn has_joins(&self) -> bool {
-        !self.joins.is_empty()
+        !self.joins.is_empty() || !self.sent.is_empty()
+    }
+
+    /// The joins on their way, with the node.
+    #[must_use]
+    pub fn joins_sent(&self) -> Option<(NodeKey, usize)> {
+        self.home.filter(|_| !self.sent.is_empty()).map(|node| (node, self.sent.len()))
+    }
+
+    /// The node to which a join waits to be sent.
+    #[must_use]
+    pub fn sends_to(&self) -> Option<NodeKey> {
+        self.home.filter(|_| !self.in_line.is_empty())
+    }
+
+    /// Sends the next join in line. The caller bounds the joins on their way to a node.
+    pub fn send_join(&mut self, now: Instant) {
+        let Some(node) = self.home else { return };
+        while let Some(key) = self.in_line.pop_front() {
+            // A newcomer may have been refused meanwhile.
+            let Some(waiting) = self.joins.get_mut(&key) else { continue };
+            waiting.stands = JoinStands::Sent;
+            self.ticket = self.ticket.wrapping_add(1);
+            self.sent.insert(self.ticket, SentJoin { key, at: now });
+            let join = SegmentSaid::Join(Join { join: self.ticket, ..waiting.join });
+            self.said.push_back(BranchSaid::ToHome { node, run: None, said: join });
+            return;
+        }
     }
 
     /// True if nobody would miss the branch.
@@ -184,6 +235,12 @@ impl Branch {
     #[must_use]
     pub fn members(&self) -> u64 {
         self.segments.values().map(|segment| segment.census.members()).sum()
+    }
+
+    /// Shards with their members.
+    #[must_use]
+    pub fn by_shard(&self) -> Vec<(usize, u64)> {
+        self.segments.iter().map(|(shard, segment)| (*shard, segment.census.members())).collect()
     }
 
     /// Takes the words of a segment. `home` is the present one.
@@ -203,6 +260,8 @@ impl Branch {
         }
         match said {
             SegmentSaid::Join(_) | SegmentSaid::Moved => {}
+            // The word of a branch.
+            SegmentSaid::TakenThrough { .. } => self.stale += 1,
             SegmentSaid::Left(left) => self.leave(shard, left),
             SegmentSaid::Taken { batches, cost } => {
                 for _ in 0..batches {
@@ -233,16 +292,19 @@ impl Branch {
         match home {
             SlotHome::There(node) => {
                 self.attach(node);
-                self.send_joins();
+                self.line_up();
             }
             // The home may be heard again. Otherwise the end of its link is said apart.
-            SlotHome::Nobody => {}
+            SlotHome::Nobody => self.give_back(),
             SlotHome::Here => {
                 self.leave_home();
                 let joins = std::mem::take(&mut self.joins).into_values();
                 self.said.extend(joins.map(|waiting| BranchSaid::ToHere(waiting.join)));
             }
-            SlotHome::Frozen => self.leave_home(),
+            SlotHome::Frozen => {
+                self.leave_home();
+                self.give_back();
+            }
         }
     }
 
@@ -262,7 +324,9 @@ impl Branch {
         self.detach(false);
         self.ask_all_again();
         if home == SlotHome::There(node) {
-            self.send_joins();
+            self.line_up();
+        } else {
+            self.give_back();
         }
     }
 
@@ -275,9 +339,16 @@ impl Branch {
             // A welcome that comes all the same is answered with a departure.
             self.said.push_back(BranchSaid::Refused(key));
         }
+        let is_lost = |sent: &SentJoin| now.saturating_duration_since(sent.at) >= NODE_JOIN_AGE_MAX;
+        for (_, SentJoin { key, .. }) in self.sent.extract_if(.., |_, sent| is_lost(sent)) {
+            // An answer that comes all the same finds no join.
+            self.joins.entry(key).and_modify(|waiting| waiting.stands = JoinStands::Apart);
+        }
         if let SlotHome::There(node) = home {
             self.attach(node);
-            self.send_joins();
+            self.line_up();
+        } else {
+            self.give_back();
         }
     }
 
@@ -320,7 +391,7 @@ impl Branch {
             return None;
         };
         if is_not_home {
-            self.joins.entry(join).and_modify(|waiting| waiting.is_sent = false);
+            self.joins.entry(join).and_modify(|waiting| waiting.stands = JoinStands::Apart);
             return None;
         }
         self.joins.remove(&join);
@@ -329,7 +400,7 @@ impl Branch {
 
     /// The join that an answer is for. `key` has the ticket as its number.
     fn answered(&mut self, key: JoinKey) -> Option<JoinKey> {
-        let join = self.sent.remove(&key.join)?;
+        let join = self.sent.remove(&key.join)?.key;
         // A newcomer that was refused meanwhile waits no more.
         let is_right = join.shard == key.shard && join.connection == key.connection;
         (is_right && self.joins.contains_key(&join)).then_some(join)
@@ -340,7 +411,7 @@ impl Branch {
     pub fn level(&mut self, node: NodeKey, run: Run, seq: Seq) -> Vec<usize> {
         if !self.is_heard(node, run) {
             // The home awaits a word all the same: it sent the batch to members that are counted off again.
-            let said = SegmentSaid::Taken { batches: 1, cost: None };
+            let said = SegmentSaid::TakenThrough { seq, cost: None };
             self.said.push_back(BranchSaid::ToHome { node, run: Some(run), said });
             return Vec::new();
         }
@@ -361,7 +432,8 @@ impl Branch {
             }
         }
         let left = shards.len();
-        self.batches.push_back(OnTheWay { seq, left, pass: Duration::ZERO, stretch_permille: None });
+        let pass = Duration::ZERO;
+        self.batches.push_back(OnTheWay { seq, through: seq, left, pass, stretch_permille: None });
         self.report_taken();
         shards
     }
@@ -411,11 +483,18 @@ impl Branch {
     }
 
     fn take_join(&mut self, join: Join, home: SlotHome, now: Instant) {
-        self.joins.insert(JoinKey::of(&join), WaitingJoin { join, since: now, is_sent: false });
-        if let SlotHome::There(node) = home {
-            self.attach(node);
-            self.send_joins_of(node, Some(JoinKey::of(&join)));
-        }
+        let SlotHome::There(node) = home else { return self.said.push_back(BranchSaid::GaveBack(join)) };
+        self.attach(node);
+        let key = JoinKey::of(&join);
+        self.joins.insert(key, WaitingJoin { join, since: now, stands: JoinStands::InLine });
+        self.in_line.push_back(key);
+    }
+
+    /// Gives all joins back: a connection has one join on its way, and may have joins for rooms with a home.
+    fn give_back(&mut self) {
+        self.in_line.clear();
+        let joins = std::mem::take(&mut self.joins).into_values();
+        self.said.extend(joins.map(|waiting| BranchSaid::GaveBack(waiting.join)));
     }
 
     fn attach(&mut self, node: NodeKey) {
@@ -428,7 +507,8 @@ impl Branch {
 
     /// Joins on their way are lost, or were for another home.
     fn ask_all_again(&mut self) {
-        self.joins.values_mut().for_each(|waiting| waiting.is_sent = false);
+        self.joins.values_mut().for_each(|waiting| waiting.stands = JoinStands::Apart);
+        self.in_line.clear();
         self.sent.clear();
     }
 
@@ -460,26 +540,13 @@ impl Branch {
         self.segments.retain(|_, segment| segment.moving > 0);
     }
 
-    fn send_joins(&mut self) {
-        if let Some(node) = self.home {
-            self.send_joins_of(node, None);
-        }
-    }
-
-    /// Sends the joins that are not on their way, or one of them.
-    fn send_joins_of(&mut self, node: NodeKey, one: Option<JoinKey>) {
-        let Self { said, sent, ticket, .. } = self;
-        let send = |waiting: &mut WaitingJoin| {
-            if !std::mem::replace(&mut waiting.is_sent, true) {
-                *ticket = ticket.wrapping_add(1);
-                sent.insert(*ticket, JoinKey::of(&waiting.join));
-                let join = SegmentSaid::Join(Join { join: *ticket, ..waiting.join });
-                said.push_back(BranchSaid::ToHome { node, run: None, said: join });
+    /// Has joins that stand apart wait for their turn.
+    fn line_up(&mut self) {
+        for (key, waiting) in &mut self.joins {
+            if waiting.stands == JoinStands::Apart {
+                waiting.stands = JoinStands::InLine;
+                self.in_line.push_back(*key);
             }
-        };
-        match one {
-            Some(key) => self.joins.get_mut(&key).into_iter().for_each(send),
-            None => self.joins.values_mut().for_each(send),
         }
     }
 
@@ -513,16 +580,23 @@ impl Branch {
     /// Tells the home of batches that all segments have taken. The cost is the slowest segment's: members of
     /// other segments are written to at the same time.
     fn report_taken(&mut self) {
-        let mut batches = 0;
+        let mut through = None;
         let mut cost = None;
         let members = u32::try_from(self.members()).unwrap_or(u32::MAX).max(1);
         while let Some(batch) = self.batches.pop_front_if(|batch| batch.left == 0) {
-            batches += 1;
+            through = Some(batch.through);
             let taken = |stretch_permille| WriteCost { per_member: batch.pass / members, stretch_permille };
             cost = batch.stretch_permille.map(taken).or(cost);
         }
-        if batches > 0 {
-            self.tell_home(SegmentSaid::Taken { batches, cost });
+        // Batches behind one that a stuck segment does not take would become more and more.
+        for at in (1..self.batches.len()).rev() {
+            if self.batches[at].left == 0 {
+                self.batches[at - 1].through = self.batches[at].through;
+                self.batches.remove(at);
+            }
+        }
+        if let Some(seq) = through {
+            self.tell_home(SegmentSaid::TakenThrough { seq, cost });
         }
     }
 

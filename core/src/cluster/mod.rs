@@ -85,6 +85,12 @@ impl SlotHome {
         if let Self::There(node) = self { Some(node) } else { None }
     }
 
+    /// True if a node takes joins of the rooms.
+    #[must_use]
+    pub fn takes_joins(self) -> bool {
+        matches!(self, Self::Here | Self::There(_))
+    }
+
     /// The reason why a request can't be taken here; `None`: this node orders the rooms.
     #[must_use]
     pub fn refusal(self) -> Option<Homeless> {

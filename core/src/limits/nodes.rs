@@ -54,6 +54,13 @@ pub const TERM_PART_MAX: u64 = 1 << 62;
 /// Words of a shard to other nodes on their way to the cluster's thread, and as many back. Above: a batch lapses,
 /// and other words wait on the side that sends them.
 pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
+/// Time of a batch at another node without a pass, or two windows if those are longer. Later: the batch lapses, and
+/// none of the node is awaited until the node takes one.
+pub const NODE_BATCH_AGE_MIN: Duration = Duration::from_secs(1);
+/// Joins of a shard's branches without an answer of a node. Above: further joins wait for their turn.
+pub const NODE_JOINS_MAX: usize = 256;
+/// Time of a join without an answer of a node. Later: the join is sent again.
+pub const NODE_JOIN_AGE_MAX: Duration = Duration::from_secs(10);
 /// Time for which a device's join waits for a home of its room. Above: refused with an error frame, `no_home`.
 pub const NO_HOME_AGE_MAX: Duration = Duration::from_secs(10);
 /// Pause before a join is asked again of a node that did not take it as the room's home, and between two looks for
@@ -85,6 +92,11 @@ pub const LINK_KEPT_BYTES_MAX: usize = 8 * MIB;
 pub const LINK_KEPT_AGE_MAX: Duration = Duration::from_secs(2);
 /// Bytes of kept entries at which a link takes no further call. Above: 503 `inbox_full`.
 pub const LINK_CALL_BYTES_MAX: usize = 4 * MIB;
+/// Bytes of kept entries beside an answer of a call that is larger than [`LINK_CALL_BYTES_MAX`] allows. Above: the
+/// answer waits, as do small ones at [`LINK_CALL_BYTES_MAX`].
+pub const LINK_BESIDE_ANSWER_BYTES: usize = MIB;
+/// Bytes of answers to calls of another node that wait for the link. Above: the outcome is unknown.
+pub const LINK_ANSWERS_BYTES_MAX: usize = 64 * MIB;
 /// Longest time of a taken message without an ack.
 pub const LINK_ACK_AGE_MAX: Duration = Duration::from_millis(10);
 /// Taken messages without an ack. At the bound: an ack is sent at once.
@@ -105,10 +117,12 @@ pub const LINK_HELD_MESSAGES_MAX: usize = 4096;
 pub const LINK_HELD_BYTES_MAX: usize = LINK_KEPT_BYTES_MAX + LINK_BATCH_BYTES_MAX;
 /// Runs of skipped messages that an ack names. Above: no honest node, and the link begins anew.
 pub const LINK_SKIPS_MAX: usize = 512;
-/// Entries of a link that wait for a shard with a full way. Above: the link begins anew.
+/// Entries of a link that wait for a shard with a full way, and lapses that wait so. Above half of it: messages of the
+/// other node are dropped, and repeated or lapsed. Above: the link begins anew.
 pub const LINK_WAITING_ENTRIES_MAX: usize = 4096;
-/// Bytes of entries of a link that wait for a shard with a full way. Above: the link begins anew.
-pub const LINK_WAITING_BYTES_MAX: usize = 8 * MIB;
+/// Bytes of entries of a link that wait for a shard with a full way. Above half of it: messages of the other node are
+/// dropped, and repeated or lapsed.
+pub const LINK_WAITING_BYTES_MAX: usize = 2 * LINK_ENTRY_BYTES_MAX;
 /// Former links to nodes that may come back. Above: the oldest is forgotten, and a link to that node begins
 /// with a reset.
 pub const LINKS_PARTED_MAX: usize = 256;

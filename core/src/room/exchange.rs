@@ -96,6 +96,13 @@ pub enum Input {
         /// The place.
         place: usize,
     },
+    /// A batch was left out on its way to a place, which hears of a gap.
+    Lapsed {
+        /// The place.
+        place: usize,
+        /// The batch.
+        seq: Seq,
+    },
     /// The right to order is in doubt (true), or certain again: a frozen room cuts nothing, and refuses
     /// publishes.
     Freeze(bool),
@@ -114,11 +121,18 @@ pub enum SegmentSaid {
     Join(Join),
     /// A member has left.
     Left(Departure),
-    /// The segment took batches into a pass, or dropped them.
+    /// A segment of this node took batches into a pass, or dropped them.
     Taken {
         /// Number of batches.
         batches: usize,
         /// The cost of writing to this segment; `None`: the batches were not written.
+        cost: Option<WriteCost>,
+    },
+    /// The segments of another node took all batches up to `seq` into passes, or dropped them.
+    TakenThrough {
+        /// The last of these batches.
+        seq: Seq,
+        /// The cost of writing to the members there; `None`: the batches were not written.
         cost: Option<WriteCost>,
     },
     /// Counts of a segment at its end, or at its change to another run of the room.
@@ -411,6 +425,13 @@ pub enum Output {
     Forget {
         /// The life of the stream, repeated in the answer.
         life: u64,
+    },
+    /// A place took no batch into a pass for long, and the room awaits nothing of the place.
+    Gap {
+        /// The place.
+        place: usize,
+        /// The newest batch that was awaited.
+        seq: Seq,
     },
     /// Members know a former reliable stream, or none. All members have to come back.
     StreamChanged,

@@ -47,7 +47,7 @@ impl Room {
         let members = self.members();
         let span = self.stream.send(&cut.messages, ack_within_ms(members));
         self.gathering.flushed(!counters.is_empty(), now);
-        self.segments.send_batch();
+        self.segments.send_batch(seq, now);
         tally.batches += 1;
         tally.window = Some(self.gathering.pace.window(members));
         let batch = Batch {

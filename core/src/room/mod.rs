@@ -283,6 +283,7 @@ impl Room {
             self.audience.due,
             self.life.tidy_due,
             self.poll_store_due(),
+            self.segments.lapse_due(|| self.lapse_age()),
             drop,
             self.life.close_due().filter(|_| !self.life.is_frozen),
         ];
@@ -365,6 +366,7 @@ impl Room {
             Input::Flush => self.flush(now.instant, tally),
             Input::Close => self.life.end = End::Closing,
             Input::PlaceLost { place } => self.lose_place(place, now.instant, tally),
+            Input::Lapsed { place, seq } => self.segments.lapsed(place, seq),
             Input::Freeze(is_frozen) => self.life.is_frozen = is_frozen,
             Input::Lost => self.lose(tally),
         }
@@ -383,6 +385,11 @@ impl Room {
             SegmentSaid::Taken { batches, cost } => {
                 let were_sent = self.segments.taken(shard, batches, cost, now.instant);
                 tally.stale_words += u64::from(!were_sent);
+                self.gathering.pace.passes_cost(self.segments.pass_cost());
+            }
+            SegmentSaid::TakenThrough { seq, cost } => {
+                let were_awaited = self.segments.taken_through(shard, seq, cost);
+                tally.stale_words += u64::from(!were_awaited);
                 self.gathering.pace.passes_cost(self.segments.pass_cost());
             }
             SegmentSaid::Counted(counts) => self.segments.ended += counts,
@@ -447,6 +454,9 @@ impl Room {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now.instant);
         if is_due(self.life.tidy_due) {
             self.tidy(now);
+        }
+        if is_due(self.segments.lapse_due(|| self.lapse_age())) {
+            self.lapse(now.instant);
         }
         // Parked publishes are taken in first: a closing room would refuse them.
         self.store_due(now, tally);

@@ -1,6 +1,6 @@
 //! The room and its home: places lost, the right to order, and the end of this home's time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Room;
 use super::exchange::{Ask, Input, Join, Output, SegmentSaid, Stands, Told};
@@ -9,9 +9,10 @@ use super::life::End;
 use super::message::{Homeless, Published, Unavailable, Verdict};
 use super::pending::PendingMessage;
 use super::readers::Purpose;
-use super::segments::Enrolled;
+use super::segments::{Enrolled, is_of_node};
 use super::tally::RoomTally;
 use super::view::StreamRefusal;
+use crate::limits::NODE_BATCH_AGE_MIN;
 
 /// A joining member, as receipts count it. `stands`: its place in the stream; `None` while the stream is unknown.
 pub(super) fn enrolled(join: &Join, epoch: Option<Epoch>, stands: Option<&Stands>) -> Enrolled {
@@ -22,10 +23,11 @@ pub(super) fn enrolled(join: &Join, epoch: Option<Epoch>, stands: Option<&Stands
 }
 
 impl Room {
-    /// True if the room counts members at a place, or awaits a word about a batch from there.
+    /// True if the room counts members at a place, awaits a word about a batch from there, or has joins of the place
+    /// wait for its stream.
     #[must_use]
     pub fn has_place(&self, place: usize) -> bool {
-        self.segments.has(place)
+        self.segments.has(place) || self.parked.has_joins_of(place)
     }
 
     /// Members at places of this node.
@@ -34,19 +36,37 @@ impl Room {
         self.segments.local_members()
     }
 
-    /// Counts off all members of a node's place.
+    /// Counts off all members of a node's place, and gives up its joins.
     pub(super) fn lose_place(&mut self, place: usize, now: Instant, tally: &mut RoomTally) {
-        if !self.segments.has(place) {
+        if !self.has_place(place) {
             tally.stale_words += 1;
             return;
         }
         self.life.last_used = now;
+        // Nobody at the place waits for their answers. Taken later, each would be a member that nobody counts off.
+        // The joins of a local segment have connections that wait.
+        if is_of_node(place) {
+            self.parked.drop_joins_of(place);
+        }
         for (member, count) in self.segments.lose(place) {
             for _ in 0..count {
                 self.count_off(&member.departure());
             }
         }
         self.members_changed(now);
+    }
+
+    /// The age at which a batch without a word of its node lapses.
+    pub(super) fn lapse_age(&self) -> Duration {
+        NODE_BATCH_AGE_MIN.max(self.gathering.pace.window(self.members()) * 2)
+    }
+
+    /// Awaits nothing of nodes that took no batch into a pass for long. Their members heal by refresh.
+    pub(super) fn lapse(&mut self, now: Instant) {
+        let age_max = self.lapse_age();
+        for (place, seq) in self.segments.lapse(age_max, now) {
+            self.outputs.push_back(Output::Gap { place, seq });
+        }
     }
 
     /// Refuses an input that a frozen room does not take. Any other input comes back.

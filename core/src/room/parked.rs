@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::exchange::Input;
+use super::exchange::{Input, SegmentSaid};
 use crate::limits::PARKED_MAX;
 
 /// Parked inputs, in order of arrival.
@@ -30,4 +30,18 @@ impl Parked {
         self.inputs.push_back(input);
         None
     }
+
+    /// True if joins of a place wait.
+    pub(super) fn has_joins_of(&self, place: usize) -> bool {
+        self.inputs.iter().any(|input| is_join_of(input, place))
+    }
+
+    /// Drops the joins of a place.
+    pub(super) fn drop_joins_of(&mut self, place: usize) {
+        self.inputs.retain(|input| !is_join_of(input, place));
+    }
+}
+
+fn is_join_of(input: &Input, place: usize) -> bool {
+    matches!(input, Input::Segment { shard, said: SegmentSaid::Join(_) } if *shard == place)
 }

@@ -1,10 +1,10 @@
 //! The home's knowledge of a room's segments: members, batches on the way, and the cost of passes.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::exchange::{Census, Counts, Departure, WriteCost};
-use super::id::{Encoding, Epoch};
+use super::id::{Encoding, Epoch, Seq};
 use super::pace::PassCost;
 use super::rate::Rate;
 use super::view::SegmentView;
@@ -14,16 +14,34 @@ use crate::limits::{SEGMENT_QUEUED_MAX, SHARDS_MAX};
 #[derive(Debug, Default)]
 struct HeldSegment {
     census: Census,
-    /// Members by the way in which receipts count them, for places of nodes alone: such a place may be lost without
-    /// a word about each member.
-    roll: BTreeMap<Enrolled, u32>,
-    /// Batches on the way to the segment or queued there, not yet in a pass. At most `SEGMENT_QUEUED_MAX`.
-    untaken: usize,
+    /// Batches on the way to a local segment or queued there, not yet in a pass. At most `SEGMENT_QUEUED_MAX`.
+    queued: usize,
     cost: WriteCost,
+    /// `None` for a local segment.
+    node: Option<Box<HeldNode>>,
+}
+
+/// The home's further knowledge of all members on another node.
+#[derive(Debug, Default)]
+struct HeldNode {
+    /// Members by the way in which receipts count them: the place may be lost without a word about each member.
+    roll: BTreeMap<Enrolled, u32>,
+    /// Batches on the way to the node or queued there, oldest first, each with the moment of its cut. At most
+    /// `SEGMENT_QUEUED_MAX`.
+    awaited: VecDeque<(Seq, Instant)>,
+    /// The node took no batch into a pass for long: until it does, no further batch is awaited.
+    is_late: bool,
+}
+
+impl HeldSegment {
+    /// Batches without a word of the segment about a pass.
+    fn untaken(&self) -> usize {
+        self.node.as_ref().map_or(self.queued, |node| node.awaited.len())
+    }
 }
 
 /// True for the place of another node (`cluster::node_place`), false for a local shard.
-fn is_of_node(place: usize) -> bool {
+pub(super) fn is_of_node(place: usize) -> bool {
     place >= SHARDS_MAX
 }
 
@@ -55,6 +73,8 @@ impl Enrolled {
 pub(super) struct Segments {
     /// Place -> the segment there: on a local shard, or all members of another node.
     by_place: BTreeMap<usize, HeldSegment>,
+    /// The cut of the oldest batch awaited of a node. Invariant: the minimum over all places.
+    awaited_since: Option<Instant>,
     /// The counts of ended segments.
     pub(super) ended: Counts,
     /// Processor time of passes, in seconds each second, all shards together.
@@ -83,7 +103,7 @@ impl Segments {
         let segment = self.by_place.entry(place).or_default();
         segment.census.add(member.encoding);
         if is_of_node(place) {
-            *segment.roll.entry(member).or_default() += 1;
+            *segment.node.get_or_insert_default().roll.entry(member).or_default() += 1;
         }
     }
 
@@ -91,12 +111,12 @@ impl Segments {
     #[must_use]
     pub(super) fn remove_member(&mut self, place: usize, left: &Departure) -> bool {
         let Some(segment) = self.by_place.get_mut(&place) else { return false };
-        if is_of_node(place) {
+        if let Some(node) = &mut segment.node {
             let member = Enrolled::of(left);
-            let Some(count) = segment.roll.get_mut(&member) else { return false };
+            let Some(count) = node.roll.get_mut(&member) else { return false };
             *count -= 1;
             if *count == 0 {
-                segment.roll.remove(&member);
+                node.roll.remove(&member);
             }
         }
         let was_member = segment.census.remove(left.encoding);
@@ -110,7 +130,9 @@ impl Segments {
         if !is_of_node(place) {
             return BTreeMap::new();
         }
-        self.by_place.remove(&place).map(|segment| segment.roll).unwrap_or_default()
+        let node = self.by_place.remove(&place).and_then(|segment| segment.node);
+        self.note_awaited();
+        node.map(|node| node.roll).unwrap_or_default()
     }
 
     /// True if a place has members, or owes a word about a batch.
@@ -118,8 +140,8 @@ impl Segments {
         self.by_place.contains_key(&place)
     }
 
-    /// A segment took `batches` into a pass of this cost, or dropped the batches (`None`). Returns false if more
-    /// batches are said to be taken than were sent: a batch counted as taken was taken after all.
+    /// A local segment took `batches` into a pass of this cost, or dropped the batches (`None`). Returns false if
+    /// more batches are said to be taken than were sent.
     #[must_use]
     pub(super) fn taken(
         &mut self,
@@ -131,37 +153,97 @@ impl Segments {
         // A segment is forgotten only once all its batches are taken: a later word of it brings its cost
         // alone.
         let Some(segment) = self.by_place.get_mut(&place) else { return batches == 0 };
-        let were_sent = segment.untaken >= batches;
-        segment.untaken = segment.untaken.saturating_sub(batches);
+        let were_sent = segment.queued >= batches;
+        segment.queued = segment.queued.saturating_sub(batches);
         if let Some(cost) = cost {
             segment.cost = cost;
-            // The time of another node's processors makes no room hot on this node.
-            if !is_of_node(place) {
-                self.pass_rate.add(cost.pass(segment.census).as_secs_f64(), now);
-            }
+            self.pass_rate.add(cost.pass(segment.census).as_secs_f64(), now);
         }
         self.forget_if_empty(place);
         were_sent
     }
 
-    /// A batch goes to every segment with members.
-    pub(super) fn send_batch(&mut self) {
+    /// A node took all batches up to `seq` into a pass of this cost, or dropped the batches (`None`). Returns false
+    /// if none of them was awaited: a batch that lapsed may be taken after all.
+    #[must_use]
+    pub(super) fn taken_through(&mut self, place: usize, seq: Seq, cost: Option<WriteCost>) -> bool {
+        let Some(segment) = self.by_place.get_mut(&place) else { return false };
+        let Some(node) = &mut segment.node else { return false };
+        node.is_late = false;
+        let awaited = node.awaited.len();
+        while node.awaited.pop_front_if(|(sent, _)| *sent <= seq).is_some() {}
+        let were_awaited = awaited > node.awaited.len();
+        // The time of another node's processors makes no room hot on this node.
+        segment.cost = cost.unwrap_or(segment.cost);
+        self.note_awaited();
+        self.forget_if_empty(place);
+        were_awaited
+    }
+
+    /// A batch was left out on its way: no word about the batch is awaited.
+    pub(super) fn lapsed(&mut self, place: usize, seq: Seq) {
+        let Some(segment) = self.by_place.get_mut(&place) else { return };
+        match &mut segment.node {
+            Some(node) => node.awaited.retain(|(sent, _)| *sent != seq),
+            None => segment.queued = segment.queued.saturating_sub(1),
+        }
+        self.note_awaited();
+        self.forget_if_empty(place);
+    }
+
+    /// The moment at which batches without a word of their node lapse, at the age `age_max`.
+    pub(super) fn lapse_due(&self, age_max: impl FnOnce() -> Duration) -> Option<Instant> {
+        self.awaited_since.map(|since| since + age_max())
+    }
+
+    /// Awaits nothing of nodes with a batch as old as `age_max`. Returns the places, each with the newest batch that
+    /// was awaited.
+    pub(super) fn lapse(&mut self, age_max: Duration, now: Instant) -> Vec<(usize, Seq)> {
+        let mut lapsed = Vec::new();
+        for (place, segment) in &mut self.by_place {
+            let Some(node) = &mut segment.node else { continue };
+            if node.awaited.front().is_some_and(|(_, since)| *since + age_max <= now) {
+                lapsed.extend(node.awaited.back().map(|(newest, _)| (*place, *newest)));
+                node.awaited.clear();
+                // A node that took four batches a second would set the pace of all others.
+                node.is_late = true;
+            }
+        }
+        self.note_awaited();
+        lapsed.iter().for_each(|(place, _)| self.forget_if_empty(*place));
+        lapsed
+    }
+
+    fn note_awaited(&mut self) {
+        let nodes = self.by_place.values().filter_map(|segment| segment.node.as_ref());
+        self.awaited_since = nodes.filter_map(|node| Some(node.awaited.front()?.1)).min();
+    }
+
+    /// The batch `seq` goes to every segment with members.
+    pub(super) fn send_batch(&mut self, seq: Seq, now: Instant) {
         // A segment that just lost its last member is not sent the batch, and owes no answer for it.
         for segment in self.by_place.values_mut().filter(|segment| segment.census.members() > 0) {
-            segment.untaken += 1;
+            match &mut segment.node {
+                None => segment.queued += 1,
+                Some(node) if node.is_late => {}
+                Some(node) => {
+                    node.awaited.push_back((seq, now));
+                    self.awaited_since.get_or_insert(now);
+                }
+            }
         }
     }
 
     /// Batches until the fullest segment is full.
     pub(super) fn batches_left(&self) -> usize {
         // Cutting on for the other segments would have the fullest one miss batches.
-        let untaken = self.by_place.values().map(|segment| segment.untaken).max();
+        let untaken = self.by_place.values().map(HeldSegment::untaken).max();
         SEGMENT_QUEUED_MAX - untaken.unwrap_or(0)
     }
 
     /// Returns true if every batch is in a pass.
     pub(super) fn have_taken_all(&self) -> bool {
-        self.by_place.values().all(|segment| segment.untaken == 0)
+        self.by_place.values().all(|segment| segment.untaken() == 0)
     }
 
     /// The cost of a pass on the shard where passes have to be farthest apart.
@@ -187,19 +269,24 @@ impl Segments {
     }
 
     pub(super) fn check_invariants(&self) {
-        assert!(self.by_place.values().all(|segment| segment.untaken <= SEGMENT_QUEUED_MAX));
+        assert!(self.by_place.values().all(|segment| segment.untaken() <= SEGMENT_QUEUED_MAX));
+        let mut oldest = None;
         for (place, segment) in &self.by_place {
+            assert_eq!(segment.node.is_some(), is_of_node(*place));
+            let Some(node) = &segment.node else { continue };
+            oldest = oldest.into_iter().chain(node.awaited.front().map(|(_, since)| *since)).min();
             // Small rooms only: with each input, a test of a large one would never end.
-            if is_of_node(*place) && segment.roll.len() <= 64 {
-                let enrolled: u64 = segment.roll.values().copied().map(u64::from).sum();
+            if node.roll.len() <= 64 {
+                let enrolled: u64 = node.roll.values().copied().map(u64::from).sum();
                 assert_eq!(enrolled, segment.census.members(), "each member of a node is enrolled");
             }
         }
+        assert_eq!(self.awaited_since, oldest, "the oldest awaited batch is known");
     }
 
     /// Forgets a segment without members and without batches on the way.
     fn forget_if_empty(&mut self, place: usize) {
-        let is_empty = |segment: &HeldSegment| segment.census.members() == 0 && segment.untaken == 0;
+        let is_empty = |segment: &HeldSegment| segment.census.members() == 0 && segment.untaken() == 0;
         if self.by_place.get(&place).is_some_and(is_empty) {
             self.by_place.remove(&place);
         }

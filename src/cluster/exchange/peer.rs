@@ -1,6 +1,6 @@
 //! One other node: its link, the calls in both directions, and the frames that have numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -17,7 +17,10 @@ use crate::shard::lane::{Delivery, HomeSaid};
 use crate::shard::ways::{FromNode, NodeWord};
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::cluster::link::{Link, LinkEnds, LinkEntry, LinkEvent, LinkMessage};
-use roomcast_core::limits::{LINK_CALL_BYTES_MAX, LINK_CALLS_MAX, LINK_ENTRY_BYTES_MAX, NODE_CALL_AGE_MAX};
+use roomcast_core::limits::{
+    LINK_ANSWERS_BYTES_MAX, LINK_BESIDE_ANSWER_BYTES, LINK_CALL_BYTES_MAX, LINK_CALLS_MAX,
+    LINK_ENTRY_BYTES_MAX, LINK_KEPT_BYTES_MAX, NODE_CALL_AGE_MAX,
+};
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
 /// The batch of an entry.
@@ -44,6 +47,9 @@ pub(super) struct Peer {
     calls: BTreeMap<u64, WaitingCall>,
     /// Calls of the other node that the doors have, by its number.
     asked: BTreeMap<u64, oneshot::Receiver<NodeAnswer>>,
+    /// Answers of the doors that wait for room in the link, in order.
+    answers: VecDeque<Bytes>,
+    answers_bytes: usize,
     /// A word that found the way of its shard full. Further words wait in the link.
     stuck: Option<StuckWord>,
     /// Messages and words dropped since the last look.
@@ -80,6 +86,8 @@ impl Peer {
             taken: FramesTaken::default(),
             calls: BTreeMap::new(),
             asked: BTreeMap::new(),
+            answers: VecDeque::new(),
+            answers_bytes: 0,
             stuck: None,
             dropped: 0,
         }
@@ -106,6 +114,11 @@ impl Peer {
         self.dropped += 1;
     }
 
+    /// True if nothing is sent or taken any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// Closes the link for the life of both nodes. False if it is closed already.
     pub(super) fn close(&mut self) -> bool {
         let is_first = !std::mem::replace(&mut self.is_closed, true);
@@ -117,6 +130,8 @@ impl Peer {
     pub(super) fn give_up(&mut self) {
         self.stuck = None;
         self.asked.clear();
+        self.answers.clear();
+        self.answers_bytes = 0;
         for call in std::mem::take(&mut self.calls).into_values() {
             // The door may have given up.
             let _gone = call.reply.send(Err(CallFailed::Unknown));
@@ -138,9 +153,6 @@ impl Peer {
 
     /// Says a word of a shard.
     pub(super) fn say(&mut self, shard: usize, word: NodeWord, now: Instant) {
-        if self.is_closed {
-            return self.drop_word();
-        }
         self.sent.begin(self.link.generation());
         let entry = match word {
             NodeWord::ToHome(control) => LinkEntry::Kept(wire::control(&control)),
@@ -194,10 +206,24 @@ impl Peer {
 
     fn answer(&mut self, number: u64, outcome: &CallOutcome, now: Instant) {
         let mut bytes = wire::answer(number, outcome);
-        if bytes.len() > LINK_ENTRY_BYTES_MAX {
+        if bytes.len() > LINK_ENTRY_BYTES_MAX || self.answers_bytes + bytes.len() > LINK_ANSWERS_BYTES_MAX {
             bytes = wire::answer(number, &Err(CallFailed::Unknown));
         }
-        self.link.push(LinkEntry::Kept(bytes), now);
+        self.answers_bytes += bytes.len();
+        self.answers.push_back(bytes);
+        self.send_answers(now);
+    }
+
+    /// Gives answers to the link, as far as it has room for them: past its bound the link would begin anew, and all
+    /// words on their way be lost.
+    pub(super) fn send_answers(&mut self, now: Instant) {
+        let room = |answer: &Bytes| LINK_CALL_BYTES_MAX.max(answer.len() + LINK_BESIDE_ANSWER_BYTES);
+        while let Some(answer) =
+            self.answers.pop_front_if(|answer| self.link.kept_bytes() + answer.len() <= room(answer))
+        {
+            self.answers_bytes -= answer.len();
+            self.link.push(LinkEntry::Kept(answer), now);
+        }
     }
 
     /// Does what is due.
@@ -292,8 +318,12 @@ impl Peer {
         now: Instant,
     ) {
         let (reply, mut answer) = oneshot::channel();
-        let is_full = self.asked.len() >= LINK_CALLS_MAX;
-        if is_full || doors.try_send(CallIn { request, reply }).is_err() {
+        if self.asked.len() + self.answers.len() >= LINK_CALLS_MAX {
+            // Not behind the answers: the other node may call on and on.
+            let busy = wire::answer(number, &Err(CallFailed::Busy));
+            return self.link.push(LinkEntry::Kept(busy), now);
+        }
+        if doors.try_send(CallIn { request, reply }).is_err() {
             return self.answer(number, &Err(CallFailed::Busy), now);
         }
         // Leaves the waker with the answer. Without the budget of a task, which would be used up by many calls.
@@ -328,3 +358,6 @@ impl Peer {
         }
     }
 }
+
+const _: () =
+    assert!(LINK_ENTRY_BYTES_MAX + LINK_BESIDE_ANSWER_BYTES < LINK_KEPT_BYTES_MAX, "an answer fits");

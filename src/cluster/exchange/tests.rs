@@ -89,10 +89,16 @@ struct World {
 }
 
 fn side(index: usize) -> Side {
+    side_that_wakes(index, || {})
+}
+
+/// `wake` wakes the shards.
+fn side_that_wakes(index: usize, wake: impl Fn() + Send + Sync + 'static) -> Side {
+    let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(wake);
     let way = |_| WayOut {
         // Short, so that they are full now and then.
         way: Arc::new(Way { out: Arc::new(ArrayQueue::new(32)), back: Arc::new(ArrayQueue::new(16)) }),
-        wake: Arc::new(|| {}),
+        wake: Arc::clone(&wake),
     };
     let ways: Vec<WayOut> = (0..SHARDS).map(way).collect();
     let calls = Arc::new(ArrayQueue::new(LINK_CALLS_MAX));
@@ -493,10 +499,7 @@ fn another_version_closes_the_link_once() {
 fn the_cost_of_a_forwarded_join() {
     const JOINS: u32 = 200_000;
     let now = crate::clock::now();
-    let mut sides = [side(0), side(1)];
-    sides.iter_mut().zip(OTHER).enumerate().for_each(|(index, (side, node))| {
-        side.exchange.meet(node, 101 - index as u64, now);
-    });
+    let mut sides = met([side(0), side(1)], now);
     let room = RoomName::parse("room-1").unwrap();
     let homes = KEYS.map(|key| directory::home(&room, key, SHARDS));
     let frame = Bytes::from(vec![1; 12_000]);
@@ -561,4 +564,107 @@ fn welcome_to(join: Join, frame: &Bytes, pieces: &Arc<[Bytes]>) -> Welcome {
         frame: frame.clone(),
         pieces: Arc::clone(pieces),
     }
+}
+
+/// A word of a home about a batch.
+fn batch_word(room: &RoomName, seq: u64, now: Now) -> NodeWord {
+    let frames = [Bytes::from_static(b"batch"), Bytes::new()];
+    let reach = Reach::default();
+    let level =
+        Level { seq: Seq(seq), frames, reach, ack_within: Duration::ZERO, oldest: now.instant, skipped: 0 };
+    NodeWord::ToBranch(Delivery { room: room.clone(), run: Run(1), said: HomeSaid::Level(Arc::new(level)) })
+}
+
+/// The home would wait for a word about the batch for ever.
+#[test]
+fn a_batch_to_a_node_that_has_gone_lapses_at_once() {
+    let mut side = side(0);
+    let now = crate::clock::now();
+    let room = RoomName::parse("room-1").unwrap();
+    let way = Arc::clone(&side.ways[directory::home(&room, KEYS[0], SHARDS)].way);
+    let say = |word| way.out.push(ToNode { node: OTHER[0], word }).unwrap();
+    side.exchange.meet(OTHER[0], 101, now);
+    side.exchange.part(OTHER[0], now);
+    say(batch_word(&room, 1, now));
+    side.exchange.turn(now);
+    assert!(matches!(way.back.pop(), Some(FromNode::Reset { .. })));
+    assert!(way.back.is_empty(), "the reset covers a batch before it");
+    say(NodeWord::ResetTaken);
+    say(batch_word(&room, 2, now));
+    side.exchange.turn(now);
+    let lapsed = way.back.pop();
+    assert!(matches!(&lapsed, Some(FromNode::Lapsed { seq: Seq(2), .. })), "{lapsed:?}");
+}
+
+/// Two sides that have met.
+fn met(mut sides: [Side; 2], now: Now) -> [Side; 2] {
+    sides.iter_mut().zip(OTHER).enumerate().for_each(|(index, (side, node))| {
+        side.exchange.meet(node, 101 - index as u64, now);
+    });
+    sides
+}
+
+/// A turn of a side, with its messages to the other.
+fn pass_on(sides: &mut [Side; 2], from: usize, now: Now) {
+    while sides[from].exchange.turn(now) {}
+    while let Some((_, message)) = sides[from].exchange.poll_send() {
+        sides[1 - from].exchange.take(message, now);
+    }
+}
+
+/// Answers past the bound of the link would reset it, and the answers would be lost.
+#[test]
+fn large_answers_take_turns_in_a_link() {
+    let mut now = crate::clock::now();
+    let mut sides = met([side(0), side(1)], now);
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        let (reply, answer) = oneshot::channel();
+        let target = "/v1/rooms/r1/reliable".to_owned();
+        let request = NodeRequest {
+            method: Method::GET,
+            target,
+            content_type: None,
+            body: Bytes::new(),
+            shed: Vec::new(),
+        };
+        sides[0].calls.push(CallOut { node: OTHER[0], request, reply }).unwrap();
+        answers.push(answer);
+    }
+    pass_on(&mut sides, 0, now);
+    // All of them are there at once.
+    while let Ok(call) = sides[1].calls_in.try_recv() {
+        let body = Bytes::from(vec![7; 5 << 20]);
+        let content_type = "text/plain".to_owned();
+        let answer = NodeAnswer { status: StatusCode::OK, content_type, retry_after: None, body };
+        call.reply.send(answer).unwrap();
+    }
+    for _ in 0..200 {
+        now = now.later(Duration::from_millis(1));
+        pass_on(&mut sides, 1, now);
+        pass_on(&mut sides, 0, now);
+    }
+    let is_answered = |answer: &mut oneshot::Receiver<CallOutcome>| matches!(answer.try_recv(), Ok(Ok(_)));
+    let answered = answers.iter_mut().map(is_answered).filter(|is_answered| *is_answered).count();
+    let tallies = sides.iter_mut().flat_map(|side| side.exchange.take_tallies(now));
+    let resets = tallies.map(|(_, tally, _)| tally.resets).sum::<u64>();
+    assert_eq!((answered, resets), (8, 0));
+}
+
+#[test]
+fn a_shard_whose_way_is_full_is_woken_before_the_turn() {
+    let woken = Arc::new(AtomicBool::new(false));
+    let bell = Arc::clone(&woken);
+    let now = crate::clock::now();
+    let ring = move || bell.store(true, Ordering::Release);
+    let mut sides = met([side(0), side_that_wakes(1, ring)], now);
+    let room = RoomName::parse("room-1").unwrap();
+    let out = Arc::clone(&sides[0].ways[directory::home(&room, KEYS[0], SHARDS)].way.out);
+    let back = Arc::clone(&sides[1].ways[directory::home(&room, KEYS[1], SHARDS)].way.back);
+    for seq in 1..=back.capacity() as u64 + 1 {
+        assert!(!woken.load(Ordering::Acquire), "the way takes {seq}");
+        out.push(ToNode { node: OTHER[0], word: batch_word(&room, seq, now) }).unwrap();
+        pass_on(&mut sides, 0, now);
+    }
+    assert!(back.is_full() && woken.load(Ordering::Acquire));
 }

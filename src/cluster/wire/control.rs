@@ -9,7 +9,7 @@ use super::numbers::{
 use super::{BadWord, pb};
 use crate::shard::lane::Control;
 use pb::control::Said;
-use roomcast_core::limits::{FRAME_LANE_FRAMES_MAX, RECEIPTS_MAX, STRETCH_MAX_PERMILLE};
+use roomcast_core::limits::{RECEIPTS_MAX, STRETCH_MAX_PERMILLE};
 use roomcast_core::room::id::{Cursor, Epoch, Run, Seen};
 use roomcast_core::room::pace::STRETCH_NONE;
 use roomcast_core::room::receipt::Acks;
@@ -33,14 +33,15 @@ fn encode_said(said: &SegmentSaid) -> Said {
             counts_from: counts_from_number(left.counts_from),
             device: left.device,
         }),
-        SegmentSaid::Taken { batches, cost } => Said::Taken(pb::Taken {
-            batches: u32::try_from(*batches).unwrap_or(u32::MAX),
+        SegmentSaid::TakenThrough { seq, cost } => Said::TakenThrough(pb::TakenThrough {
+            seq: seq.0,
             cost: cost.map(|cost| pb::WriteCost {
                 per_member_ns: u64::try_from(cost.per_member.min(PER_MEMBER_MAX).as_nanos())
                     .expect("a second has fewer than 2^64 nanoseconds"),
                 stretch_permille: cost.stretch_permille,
             }),
         }),
+        SegmentSaid::Taken { .. } => unreachable!("a branch names the batch"),
         SegmentSaid::Counted(counts) => Said::Counted(pb::Counts {
             written: counts.written,
             queued: counts.queued,
@@ -100,7 +101,7 @@ fn decode_said(said: Said) -> Result<SegmentSaid, BadWord> {
             counts_from: counts_from(left.counts_from)?,
             device: left.device,
         }),
-        Said::Taken(taken) => decode_taken(taken)?,
+        Said::TakenThrough(taken) => decode_taken(taken)?,
         Said::Counted(counts) => SegmentSaid::Counted(Counts {
             written: integer(counts.written)?,
             queued: integer(counts.queued)?,
@@ -134,8 +135,7 @@ fn decode_join(join: &pb::Join) -> Result<Join, BadWord> {
     })
 }
 
-fn decode_taken(taken: pb::Taken) -> Result<SegmentSaid, BadWord> {
-    let batches = taken.batches as usize;
+fn decode_taken(taken: pb::TakenThrough) -> Result<SegmentSaid, BadWord> {
     let cost = |cost: pb::WriteCost| {
         let per_member = Duration::from_nanos(cost.per_member_ns);
         let stretches = STRETCH_NONE..=STRETCH_MAX_PERMILLE;
@@ -143,10 +143,7 @@ fn decode_taken(taken: pb::Taken) -> Result<SegmentSaid, BadWord> {
         let cost = WriteCost { per_member, stretch_permille: cost.stretch_permille };
         if is_possible { Ok(cost) } else { Err(BadWord) }
     };
-    if batches > FRAME_LANE_FRAMES_MAX {
-        return Err(BadWord);
-    }
-    Ok(SegmentSaid::Taken { batches, cost: taken.cost.map(cost).transpose()? })
+    Ok(SegmentSaid::TakenThrough { seq: seq(taken.seq)?, cost: taken.cost.map(cost).transpose()? })
 }
 
 fn decode_acked(acked: pb::Acked) -> Result<SegmentSaid, BadWord> {

@@ -34,6 +34,7 @@ fn encode_said(said: &HomeSaid, frames: &mut FramesSent, now: Instant) -> Said {
             join: refused.join,
             code: refusal_number(refused.code),
         }),
+        HomeSaid::GaveBack(_) => unreachable!("a branch says this to its own node"),
         HomeSaid::Refresh { want, frame } => Said::Refresh(pb::Refresh {
             want: Some(refresh_message(*want)),
             frame: frame.as_ref().map(|frame| encode_refresh(frame, frames)),

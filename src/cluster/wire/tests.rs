@@ -168,8 +168,8 @@ impl Drawn {
                 counts_from: self.counts_from(),
                 device: self.rng.u64(..),
             }),
-            2 => SegmentSaid::Taken {
-                batches: self.rng.usize(..256),
+            2 => SegmentSaid::TakenThrough {
+                seq: self.seq(),
                 cost: self.rng.bool().then(|| WriteCost {
                     per_member: Duration::from_nanos(self.rng.u64(..1_000_000)),
                     stretch_permille: self.rng.u32(1000..=20_000),
@@ -392,7 +392,7 @@ fn impossible_words_are_refused() {
     let possible = [
         said(pb::control::Said::Join(join(255))),
         said(carry(reach(3, 4))),
-        said(pb::control::Said::Taken(pb::Taken { batches: 256, cost: cost(1000) })),
+        said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: INTEGER_MAX, cost: cost(1000) })),
     ];
     let times = vec![0; 500];
     let acks = pb::OffsetAcks { offset: 1, count: 0, times, longest_ms: 1 };
@@ -401,8 +401,8 @@ fn impossible_words_are_refused() {
         said(pb::control::Said::Join(pb::Join { encoding: 3, ..join(0) })),
         said(carry(reach(5, 4))),
         said(carry(reach(0, INTEGER_MAX + 1))),
-        said(pb::control::Said::Taken(pb::Taken { batches: 257, cost: None })),
-        said(pb::control::Said::Taken(pb::Taken { batches: 1, cost: cost(999) })),
+        said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: INTEGER_MAX + 1, cost: None })),
+        said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: 1, cost: cost(999) })),
         said(pb::control::Said::Acked(pb::Acked { epoch: None, acks: vec![acks] })),
         pb::word::Word::Control(pb::Control { room: room(), run: None, said: Some(carry(None)) }),
         pb::word::Word::Control(pb::Control { room: "a/b".into(), run: None, said: None }),
@@ -446,7 +446,7 @@ fn a_number_names_the_same_frame_at_both_ends_or_none() {
 const GOLDEN: &str = "
 0 71 993a99c8720a4626 0a450a0a726f6f6d2d36313635341a3708181096c99ebfb9b188a11818f9abe9
 1 49 51e047b12a2278e4 0a2f0a0a726f6f6d2d3438383137113dfeb5aae597dc882218080111c9a63722
-2 28 b33e21b83630cbd3 0a1a0a0a726f6f6d2d32333138321151c13468d232c9e92a0308b901
+2 38 f7866eb08d0d922f 0a240a0a726f6f6d2d32333138321151c13468d232c9e92a0d08a0a865120708
 3 44 488cd73442ba7d60 0a2a0a0a726f6f6d2d3434373730119a5dd2fa2d4f2151321308fdbab1849f3e
 4 39 de6c2b9ed9a4176d 0a250a0a726f6f6d2d3138393837110daf55b81aea4db63a0e080210fedbee8a
 5 35 612961866c0dcb26 0a210a09726f6f6d2d32323930116a3b73ca9526a639420b0802120708bb0210

@@ -3,10 +3,17 @@
 //!
 //! [`Branch`] decides; this module carries frames and words between the branch, its segments and its home.
 
+mod heat;
+mod pace;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::heat::BranchHeats;
+use self::pace::JoinPace;
+use super::directory::Scatter;
+use super::homes::heat::HeatRules;
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent, Welcome};
 use super::ways::{NodeWord, ToNode};
 use super::{Table, table};
@@ -21,8 +28,10 @@ use roomcast_core::room::{Departure, SegmentSaid};
 #[derive(Debug)]
 pub(super) struct Branches {
     rooms: Table<RoomName, Branch>,
-    /// Rooms with joins that wait for an answer.
+    /// Rooms with joins that wait for an answer, or for their turn.
     waiting: BTreeSet<RoomName>,
+    pace: JoinPace,
+    heats: BranchHeats,
     /// The next look at these joins. `None` while there are none.
     look_at: Option<Instant>,
     /// Words to other nodes.
@@ -38,10 +47,13 @@ pub(super) struct Branches {
 }
 
 impl Branches {
-    pub(super) fn new(key: NameKey) -> Self {
+    /// No branches. `heat`: the bounds past which the members of a room are spread over this node's shards.
+    pub(super) fn new(key: NameKey, heat: HeatRules) -> Self {
         Self {
             rooms: table(key),
             waiting: BTreeSet::new(),
+            pace: JoinPace::default(),
+            heats: BranchHeats::new(heat),
             look_at: None,
             words: VecDeque::new(),
             ticket: 0,
@@ -74,12 +86,22 @@ impl Branches {
             return;
         }
         let branch = self.rooms.entry(room.clone()).or_insert_with(|| Branch::new(self.ticket));
+        let is_fuel = matches!(said, SegmentSaid::Left(_));
         branch.hear(shard, run, said, home, now.instant);
-        self.settle(&room, lanes);
+        if is_fuel {
+            self.heats.feed(&room, branch.by_shard(), now.instant);
+        }
+        self.settle(&room, lanes, now);
     }
 
     /// Takes the words of a home on another node.
-    pub(super) fn take_delivery(&mut self, node: NodeKey, delivery: Delivery, lanes: &mut HomeLanes) {
+    pub(super) fn take_delivery(
+        &mut self,
+        node: NodeKey,
+        delivery: Delivery,
+        lanes: &mut HomeLanes,
+        now: Now,
+    ) {
         let Delivery { room, run, said } = delivery;
         // A home may welcome a member after the last word about it, and send it batches: the home is to count these
         // off.
@@ -97,6 +119,7 @@ impl Branches {
             HomeSaid::Welcome(welcome) => {
                 let shard = usize::from(welcome.shard);
                 let join = branch.welcome(node, run, &welcoming(&welcome));
+                self.heats.feed(&room, branch.by_shard(), now.instant);
                 let known = |join: JoinKey| Box::new(Welcome { join: join.join, ..*welcome });
                 join.map(|join| to(shard, HomeSaid::Welcome(known(join)))).into_iter().collect()
             }
@@ -108,7 +131,10 @@ impl Branches {
                 let refused = join.map(|join| to(usize::from(shard), HomeSaid::Refused(known(join))));
                 refused.into_iter().collect()
             }
-            HomeSaid::Level(level) => return self.take_level(node, &room, run, &level, lanes),
+            HomeSaid::Level(level) => {
+                self.take_level(node, &room, run, &level, lanes);
+                return self.settle(&room, lanes, now);
+            }
             HomeSaid::Refresh { want, frame } => {
                 let shards = branch.refreshed(node, run, &want);
                 let answer = |shard| to(shard, HomeSaid::Refresh { want, frame: frame.clone() });
@@ -135,9 +161,11 @@ impl Branches {
                 branch.home_moved(node, run);
                 Vec::new()
             }
+            // No home says this.
+            HomeSaid::GaveBack(_) => Vec::new(),
         };
         // First the words that make room for these: a segment knows one life of the room at a time.
-        self.settle(&room, lanes);
+        self.settle(&room, lanes, now);
         for (shard, delivery) in forwards {
             lanes.send(shard, delivery);
         }
@@ -149,31 +177,42 @@ impl Branches {
         node: NodeKey,
         home: impl Fn(&RoomName) -> SlotHome,
         lanes: &mut HomeLanes,
+        now: Now,
     ) {
         let rooms: Vec<RoomName> = self.rooms.keys().cloned().collect();
         for room in rooms {
             if let Some(branch) = self.rooms.get_mut(&room) {
                 branch.reset(node, home(&room));
             }
-            self.settle(&room, lanes);
+            self.settle(&room, lanes, now);
         }
     }
 
     /// Has branches follow their slots. `moved`: the home of a room whose slot stands anew.
-    pub(super) fn follow(&mut self, moved: impl Fn(&RoomName) -> Option<SlotHome>, lanes: &mut HomeLanes) {
+    pub(super) fn follow(
+        &mut self,
+        moved: impl Fn(&RoomName) -> Option<SlotHome>,
+        lanes: &mut HomeLanes,
+        now: Now,
+    ) {
         let turning = self.rooms.keys().filter_map(|room| Some((room.clone(), moved(room)?)));
         let turning: Vec<(RoomName, SlotHome)> = turning.collect();
         for (room, home) in turning {
             if let Some(branch) = self.rooms.get_mut(&room) {
                 branch.follow(home);
             }
-            self.settle(&room, lanes);
+            self.settle(&room, lanes, now);
         }
     }
 
     /// The next word to another node.
     pub(super) fn poll_word(&mut self) -> Option<ToNode> {
         self.words.pop_front()
+    }
+
+    /// The next word about the placement of a room for the directory.
+    pub(super) fn poll_scatter(&mut self) -> Option<Scatter> {
+        self.heats.poll_scatter()
     }
 
     /// The next join for the homes of this shard, with the shard of its segment.
@@ -196,7 +235,7 @@ impl Branches {
             if let Some(branch) = self.rooms.get_mut(&room) {
                 branch.due(home(&room), now.instant);
             }
-            self.settle(&room, lanes);
+            self.settle(&room, lanes, now);
         }
         self.look_at = (!self.waiting.is_empty()).then(|| now.instant + NO_HOME_RETRY);
     }
@@ -216,11 +255,20 @@ impl Branches {
                 branch.lapsed(shard, level.seq);
             }
         }
-        self.settle(room, lanes);
     }
 
-    /// Sends on the words of a branch, and drops a branch without a use.
-    fn settle(&mut self, room: &RoomName, lanes: &mut HomeLanes) {
+    /// Sends on the words of a branch, drops a branch without a use, and sends joins whose turn has come.
+    fn settle(&mut self, room: &RoomName, lanes: &mut HomeLanes, now: Now) {
+        self.send_words(room, lanes);
+        while let Some(room) = self.pace.next() {
+            if let Some(branch) = self.rooms.get_mut(&room) {
+                branch.send_join(now.instant);
+            }
+            self.send_words(&room, lanes);
+        }
+    }
+
+    fn send_words(&mut self, room: &RoomName, lanes: &mut HomeLanes) {
         let Some(branch) = self.rooms.get_mut(room) else { return };
         while let Some(said) = branch.poll_said() {
             let (shard, run, said) = match said {
@@ -239,6 +287,9 @@ impl Branches {
                     refuse(room, key, JoinRefusal::NoHome, lanes);
                     continue;
                 }
+                BranchSaid::GaveBack(join) => {
+                    (usize::from(join.shard), Run(0), HomeSaid::GaveBack(Box::new(join)))
+                }
                 BranchSaid::Moved { shard, run } => (shard, run, HomeSaid::Moved),
                 BranchSaid::StreamChanged { shard, run } => (shard, run, HomeSaid::StreamChanged),
                 BranchSaid::Gap { shard, run, seq } => (shard, run, HomeSaid::Gap { seq }),
@@ -254,7 +305,9 @@ impl Branches {
         if branch.is_idle() {
             self.ticket = self.ticket.max(branch.ticket());
             self.rooms.remove(room);
+            self.heats.forget(room);
         }
+        self.pace.note(room, self.rooms.get(room));
     }
 }
 

@@ -11,9 +11,7 @@ use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed};
 use roomcast_core::now::Now;
 use roomcast_core::room::history::{self, Past};
 use roomcast_core::room::id::{Encoding, Seq};
-use roomcast_core::room::{
-    Batch, Carried, CarryWant, Census, Input, Reach, Refresh, RefreshWant, Room, SegmentSaid,
-};
+use roomcast_core::room::{Batch, Carried, CarryWant, Census, Input, Reach, Refresh, RefreshWant, Room};
 use roomcast_core::wire::frame::{self, Head};
 
 impl Homes {
@@ -37,8 +35,8 @@ impl Homes {
                 // The segment will never take this batch. Counted as before the segment, four of them would
                 // stop the room's cuts for good.
                 let room = &mut self.rooms[key].room;
-                let said = SegmentSaid::Taken { batches: 1, cost: None };
-                room.handle(Input::Segment { shard, said }, now, &mut self.tally.rooms);
+                let lapsed = Input::Lapsed { place: shard, seq: batch.seq };
+                room.handle(lapsed, now, &mut self.tally.rooms);
             }
         }
     }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use self::heat::{Fuel, Heat};
+use self::heat::{Fuel, Heat, HeatRules};
 use self::welcome::Welcomes;
 use super::directory::{OwnStep, Scatter};
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent};
@@ -63,7 +63,7 @@ pub struct Homes {
     answers: VecDeque<(u64, Published)>,
     told: VecDeque<(u64, Told)>,
     store_requests: VecDeque<StoreRequest>,
-    scatters: VecDeque<Scatter>,
+    pub(super) scatters: VecDeque<Scatter>,
     own_steps: VecDeque<OwnStep>,
     /// Joins of segments here that rooms have not taken, with their shards: another node has become the home.
     gave_back: VecDeque<(usize, Control)>,
@@ -136,6 +136,11 @@ impl Homes {
     /// The key of tables by room.
     pub(super) fn home_key(&self) -> NameKey {
         self.plan.home_key
+    }
+
+    /// The bounds past which a room is hot.
+    pub(super) fn heat_rules(&self) -> HeatRules {
+        self.plan.heat
     }
 
     /// The next answer to a publish, with the publish's ticket.
@@ -375,6 +380,10 @@ impl Homes {
                 Output::Forget { life } => {
                     let room = self.rooms[key].room.name().clone();
                     self.store_requests.push_back(StoreRequest::Forget { room, life });
+                }
+                Output::Gap { place, seq } => {
+                    self.tally.lane_full += 1;
+                    self.deliver(key, place, HomeSaid::Gap { seq });
                 }
                 Output::StreamChanged => self.send_stream_changed(key),
                 Output::GaveBack { place, join } => self.give_back(key, place, join),

@@ -8,7 +8,7 @@ use crate::shard::lane::{Control, Delivery, HomeSaid, LaneSent};
 use crate::shard::ways::{NodeWord, ToNode};
 use roomcast_core::cluster::{NodeKey, SlotHome, node_of_place, node_place};
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{RoomName, Run};
+use roomcast_core::room::id::{RoomName, Run, Seq};
 use roomcast_core::room::message::Homeless;
 use roomcast_core::room::{Ask, Input, Join, SegmentSaid};
 
@@ -68,10 +68,13 @@ impl Homes {
     }
 
     /// A batch was left out of the link to a node: nothing is awaited for it.
-    pub(in crate::shard) fn lapsed(&mut self, node: NodeKey, room: RoomName, run: Run, now: Now) {
+    pub(in crate::shard) fn lapsed(&mut self, node: NodeKey, room: &RoomName, run: Run, seq: Seq, now: Now) {
         self.tally.lane_full += 1;
-        let said = SegmentSaid::Taken { batches: 1, cost: None };
-        self.take_control(node_place(node), Control { room, run: Some(run), said }, now);
+        let key = self.room_of.get(room).copied();
+        // A room that lives anew was not the one that sent the batch.
+        if let Some(key) = key.filter(|key| self.rooms[*key].room.run() == run) {
+            self.tell_room(key, Input::Lapsed { place: node_place(node), seq }, now);
+        }
     }
 
     /// All rooms lose the members on a node.

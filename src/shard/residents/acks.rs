@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Residents;
-use super::connection::{RoomPlace, Socket};
+use super::connection::{PlaceStands, RoomPlace, Socket};
 use crate::shard::TURN_ENTRIES_MAX;
 use roomcast_core::now::Now;
 use roomcast_core::room::{Counts, SegmentSaid};
@@ -24,7 +24,9 @@ impl<S: Socket> Residents<S> {
             // Which of its rooms does the device mean?
             None => None,
         };
-        let Some(RoomPlace { segment: key, slot: Some(slot), .. }) = place.copied() else { return false };
+        let Some(RoomPlace { segment: key, stands: PlaceStands::Member(slot), .. }) = place.copied() else {
+            return false;
+        };
         let segment = &mut self.segments[key].segment;
         let is_epoch_right = match ack.epoch {
             Some(epoch) => segment.epoch() == Some(epoch),

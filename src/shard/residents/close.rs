@@ -48,6 +48,10 @@ impl<S: Socket> Residents<S> {
         }
         self.tally.closed[reason as usize] += 1;
         let places = std::mem::take(&mut connection.places);
+        let deferred = std::mem::take(&mut connection.deferred);
+        let key = self.connections.key(index);
+        deferred.iter().for_each(|join| self.forget_homeless(key, join));
+        let connection = &mut self.connections[index];
         if reason == CloseReason::Gone {
             // Nobody is there to hear a goodbye, and the caller has the connection dropped at the end of the
             // turn.
@@ -106,8 +110,9 @@ impl<S: Socket> Residents<S> {
             places.rotate_left(1);
         }
         for at in 0..self.connections[index].places.len() {
-            let RoomPlace { segment, slot, .. } = self.connections[index].places[at];
-            if let Some(slot) = slot {
+            let place = self.connections[index].places[at];
+            let segment = place.segment;
+            if let Some(slot) = place.slot() {
                 self.segments[segment].segment.drained(slot, speed);
                 self.send_wants(segment);
             }
@@ -128,7 +133,7 @@ impl<S: Socket> Residents<S> {
             return;
         }
         let places = connection.places.iter();
-        let mut joined = places.filter_map(|place| Some((place.segment, place.slot?)));
+        let mut joined = places.filter_map(|place| Some((place.segment, place.slot()?)));
         if !joined.all(|(segment, slot)| self.segments[segment].segment.is_level(slot)) {
             return;
         }
@@ -139,7 +144,7 @@ impl<S: Socket> Residents<S> {
 
     /// Gives a place in a room back. A join on its way is given up when its answer comes.
     pub(super) fn give_up_place(&mut self, place: RoomPlace) {
-        let Some(slot) = place.slot else { return };
+        let Some(slot) = place.slot() else { return };
         let left = self.segments[place.segment].segment.leave(slot);
         self.tell_home(place.segment, SegmentSaid::Left(left));
         self.drop_empty_segment(place.segment);
@@ -159,12 +164,12 @@ impl<S: Socket> Residents<S> {
         for index in members {
             let connection = &mut self.connections[index];
             // A join on its way is one to the room's next life.
-            connection.places.retain(|place| place.segment != key || place.slot.is_none());
+            connection.places.retain(|place| place.segment != key || place.slot().is_none());
             connection.forget_history(key);
             self.connections.note_patient(index);
             let connection = &self.connections[index];
             let notice = Notice::Closed(&room);
-            if connection.places.is_empty() {
+            if connection.places.is_empty() && connection.deferred.is_empty() {
                 self.close_with(index, CloseReason::RoomClosed, Some(notice), now);
             } else {
                 self.notify(index, notice, now);

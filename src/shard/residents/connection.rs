@@ -61,14 +61,31 @@ pub trait Socket {
 pub(super) struct RoomPlace {
     /// The room's segment on this shard.
     pub(super) segment: u32,
-    /// Slot in the segment; `None` while the join is on the way.
-    pub(super) slot: Option<u32>,
+    pub(super) stands: PlaceStands,
     /// Number of the join, among the connection's. A join that was given up may be answered after the next
     /// was sent.
     pub(super) join: u32,
-    /// The join of a member of a moved room: the device knows that it is in the room.
-    pub(super) moved: bool,
 }
+
+/// The standing of a connection in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PlaceStands {
+    /// The join of a newcomer is on its way.
+    Joining,
+    /// The join of a member of a moved room is on its way: the device knows that it is in the room.
+    Rejoining,
+    /// The connection is a member, in this slot of the segment.
+    Member(u32),
+}
+
+impl RoomPlace {
+    /// Slot in the segment; `None` while the join is on the way.
+    pub(super) fn slot(self) -> Option<u32> {
+        if let PlaceStands::Member(slot) = self.stands { Some(slot) } else { None }
+    }
+}
+
+const _: () = assert!(size_of::<RoomPlace>() <= 16, "an idle connection pays two words for its room");
 
 /// A join that waits until the welcome before it has been taken.
 #[derive(Debug, Clone)]
@@ -81,12 +98,14 @@ pub(super) struct Deferred {
     pub(super) cursor: Option<Cursor>,
     /// The connection was a member until the room moved.
     pub(super) moved: bool,
+    /// The room has no home: other joins go first.
+    pub(super) is_homeless: bool,
 }
 
 impl Deferred {
     /// The join of a newcomer.
     pub(super) fn new(room: &RoomName, seen: Option<Seen>, cursor: Option<Cursor>) -> Self {
-        Self { room: room.clone(), seen, cursor, moved: false }
+        Self { room: room.clone(), seen, cursor, moved: false, is_homeless: false }
     }
 }
 
@@ -459,7 +478,13 @@ impl<S: Socket> Connection<S> {
 
     /// True if a further join may be sent to its home: no other is unanswered, and nothing is owed.
     pub(super) fn may_join(&self) -> bool {
-        self.outbox.is_none() && self.places.iter().all(|place| place.slot.is_some())
+        self.outbox.is_none() && self.places.iter().all(|place| place.slot().is_some())
+    }
+
+    /// Takes the next deferred join whose room has a home.
+    pub(super) fn next_deferred(&mut self) -> Option<Deferred> {
+        let at = self.deferred.iter().position(|deferred| !deferred.is_homeless)?;
+        self.deferred.remove(at)
     }
 
     /// True if a join of that room waits for its turn.

@@ -196,8 +196,11 @@ impl<S: Socket> Residents<S> {
             connection.forget_history(place.segment);
             self.connections.note_patient(index);
             self.give_up_place(place);
-        } else if connection.has_deferred(room) {
-            connection.deferred.retain(|deferred| deferred.room != *room);
+        } else if let Some(at) = connection.deferred.iter().position(|deferred| deferred.room == *room)
+            && let Some(join) = connection.deferred.remove(at)
+        {
+            let key = self.connections.key(index);
+            self.forget_homeless(key, &join);
         } else {
             let error = Notice::Error { code: "not_joined", room: Some(room), field: Some("room") };
             return self.notify(index, error, now);

@@ -1,7 +1,7 @@
 //! Joins: connections become members. A join goes to the room's home, and a welcome comes back.
 
 use super::Residents;
-use super::connection::{Deferred, RoomPlace, Socket};
+use super::connection::{Deferred, PlaceStands, RoomPlace, Socket};
 use crate::auth::Grant;
 use crate::shard::lane::{Control, JoinRefused, Welcome};
 use roomcast_core::fanout::segment::{Entrant, Segment, StreamPlace};
@@ -46,7 +46,7 @@ impl<S: Socket> Residents<S> {
     }
 
     fn send_join(&mut self, index: u32, wish: &Deferred) {
-        let Deferred { room, seen, cursor, moved } = wish;
+        let Deferred { room, seen, cursor, moved, .. } = wish;
         let seen = *seen;
         let cursor = *cursor;
         let moved = *moved;
@@ -59,7 +59,8 @@ impl<S: Socket> Residents<S> {
         let join = connection.joins;
         // Nearly every connection has one room; a vector would begin with space for four.
         connection.places.reserve_exact(1);
-        connection.places.push(RoomPlace { segment, slot: None, join, moved });
+        let stands = if moved { PlaceStands::Rejoining } else { PlaceStands::Joining };
+        connection.places.push(RoomPlace { segment, stands, join });
         let encoding = connection.encoding;
         let device = connection.device;
         let shard = u16::try_from(self.plan.index).expect("at most SHARDS_MAX shards");
@@ -71,7 +72,7 @@ impl<S: Socket> Residents<S> {
     pub(super) fn send_deferred_join(&mut self, index: u32) {
         let connection = &mut self.connections[index];
         if connection.may_join()
-            && let Some(wish) = connection.deferred.pop_front()
+            && let Some(wish) = connection.next_deferred()
         {
             self.send_join(index, &wish);
         }
@@ -102,12 +103,14 @@ impl<S: Socket> Residents<S> {
         let slot = self.segments[segment].segment.join(entrant, now.instant);
         self.segments.note_look(segment);
         let connection = &mut self.connections[index];
-        connection.places[at].slot = Some(slot);
+        let stands = &mut connection.places[at].stands;
+        let is_new = std::mem::replace(stands, PlaceStands::Member(slot)) == PlaceStands::Joining;
+        self.tally.rewelcomes += u64::from(!is_new);
         connection.keep_history(segment, false, pieces, now.instant);
         self.connections.note_patient(index);
         let connection = &self.connections[index];
         // A device with one room knows by its welcome, and a member of a moved room knew before.
-        if connection.places.len() > 1 && !connection.places[at].moved {
+        if connection.places.len() > 1 && is_new {
             self.notify(index, Notice::Joined(room), now);
             if self.connections[index].closing.is_some() {
                 return; // That was one answer too many: it has left, and its segment may be gone.
@@ -170,6 +173,20 @@ impl<S: Socket> Residents<S> {
         self.drop_empty_segment(segment);
     }
 
+    /// Takes a join back for which no node is known as the home: joins of the connection for other rooms go first.
+    pub(super) fn take_back(&mut self, room: RoomName, join: &Join) {
+        let Some(segment) = self.settle_join(&room) else { return };
+        let Join { connection: key, seen, cursor, moved, .. } = *join;
+        if let Some(Joining { index, at }) = self.joining(key, segment, join.join) {
+            let connection = &mut self.connections[index];
+            connection.places.remove(at);
+            connection.deferred.push_back(Deferred { room, seen, cursor, moved, is_homeless: false });
+            // A home may be known by now.
+            self.moving.push_back(key);
+        }
+        self.drop_empty_segment(segment);
+    }
+
     /// Counts an answered join off. The result is the room's segment, perhaps empty now. `None`: no join is on its
     /// way. Another node may answer twice.
     fn settle_join(&mut self, room: &RoomName) -> Option<u32> {
@@ -183,7 +200,7 @@ impl<S: Socket> Residents<S> {
     fn joining(&self, key: u64, segment: u32, join: u32) -> Option<Joining> {
         let index = self.connections.find(key)?;
         let waits =
-            |place: &RoomPlace| place.segment == segment && place.slot.is_none() && place.join == join;
+            |place: &RoomPlace| place.segment == segment && place.slot().is_none() && place.join == join;
         let at = self.connections[index].places.iter().position(waits)?;
         Some(Joining { index, at })
     }

@@ -16,12 +16,13 @@ mod segments;
 mod strain;
 mod sweep;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::connection::Socket;
+use self::connection::{Deferred, Socket};
 use self::connections::Connections;
+use self::moves::HomelessNewcomer;
 use self::pass::SegmentTurn;
 use self::segments::Segments;
 use self::strain::Strain;
@@ -47,8 +48,13 @@ pub struct Residents<S> {
     strain: Strain,
     /// Turns of segments since the meter was read. Empty between two turns of the shard.
     turns: Vec<SegmentTurn>,
-    /// Connections with members of moved rooms whose joins have still to be sent. At most the members.
+    /// Connections with deferred joins to look at: of moved rooms, or given back for want of a home. At most one entry
+    /// for each such join.
     moving: VecDeque<u64>,
+    /// Room without a home -> connections with a join that waits for one. Invariant: exactly those.
+    homeless: BTreeMap<RoomName, BTreeSet<u64>>,
+    /// Newcomers among these, the first to be refused in front: all wait as long.
+    newcomers: VecDeque<HomelessNewcomer>,
     /// Connections from this index on have still to be told to go; `None` before the farewell.
     farewell: Option<usize>,
     pub(super) tally: Tally,
@@ -64,6 +70,8 @@ impl<S: Socket> Residents<S> {
             connections: Connections::new(now),
             turns: Vec::new(),
             moving: VecDeque::new(),
+            homeless: BTreeMap::new(),
+            newcomers: VecDeque::new(),
             farewell: None,
             tally: Tally::default(),
         }
@@ -166,6 +174,14 @@ impl<S: Socket> Residents<S> {
         self.segments.check_invariants();
         self.connections.check_invariants();
         assert!(self.turns.is_empty(), "each turn of a segment has borne its cost");
+        for (room, connections) in &self.homeless {
+            assert!(!connections.is_empty());
+            for key in connections {
+                let index = self.connections.find(*key).expect("a connection that waits for a home lives");
+                let is_one = |join: &Deferred| join.is_homeless && join.room == *room;
+                assert!(self.connections[index].deferred.iter().any(is_one), "the join waits");
+            }
+        }
     }
 
     /// Takes a turn's worth of entries off each frame lane. True if more are there.
@@ -188,6 +204,7 @@ impl<S: Socket> Residents<S> {
         match (said, key) {
             (HomeSaid::Welcome(welcome), _) => self.take_welcome(&room, run, &welcome, now),
             (HomeSaid::Refused(refused), _) => self.take_refusal(&room, refused, now),
+            (HomeSaid::GaveBack(join), _) => self.take_back(room, &join),
             (HomeSaid::Level(level), key) => self.take_level(room, run, key, level),
             (HomeSaid::Refresh { want, frame }, Some(key)) => {
                 self.take_refresh(key, want, frame.map(|frame| *frame), now);

@@ -22,6 +22,7 @@ impl<S: Socket> Residents<S> {
             return;
         }
         self.connections.next_sweep = now.instant + SWEEP_INTERVAL;
+        self.refuse_homeless(now);
         self.connections.age(now.instant);
         let waiting = self.connections.waiting();
         let overdue = waiting.filter_map(|(index, waits)| Some((index, waits.overdue(now.instant)?)));

@@ -26,22 +26,31 @@ fn welcoming(shard: u16, connection: u64, ticket: u32) -> Welcoming {
     Welcoming { key: key(shard, connection, ticket), epoch: None, encoding: Encoding::Json, departure }
 }
 
-/// The own words of a branch, in short.
+/// Sends all joins.
+fn send_joins(branch: &mut Branch) {
+    while branch.sends_to().is_some() {
+        branch.send_join(Now::made_up().instant);
+    }
+}
+
+/// The own words of a branch, its joins among them, in short.
 fn said(branch: &mut Branch) -> Vec<String> {
+    send_joins(branch);
     std::iter::from_fn(|| branch.poll_said())
         .map(|said| match said {
             BranchSaid::ToHome { node, said, .. } => {
                 let said = match said {
                     SegmentSaid::Join(join) => format!("join {}", join.connection),
-                    SegmentSaid::Taken { batches, cost } => match cost {
-                        Some(cost) => format!("taken {batches} in {:?}", cost.per_member),
-                        None => format!("taken {batches}"),
+                    SegmentSaid::TakenThrough { seq, cost } => match cost {
+                        Some(cost) => format!("taken {} in {:?}", seq.0, cost.per_member),
+                        None => format!("taken {}", seq.0),
                     },
                     other => format!("{other:?}").chars().take_while(|c| c.is_alphabetic()).collect(),
                 };
                 format!("{}: {said}", node.0)
             }
             BranchSaid::ToHere(join) => format!("here: join {}", join.connection),
+            BranchSaid::GaveBack(join) => format!("back: join {}", join.connection),
             BranchSaid::Moved { shard, .. } => format!("moved {shard}"),
             BranchSaid::StreamChanged { shard, .. } => format!("changed {shard}"),
             BranchSaid::Gap { shard, seq, .. } => format!("gap {shard} {}", seq.0),
@@ -56,6 +65,7 @@ fn branch(now: Instant) -> Branch {
     for shard in [0, 1] {
         let at = usize::from(shard);
         branch.hear(at, None, SegmentSaid::Join(join(shard, at as u64, false)), SlotHome::There(HOME), now);
+        send_joins(&mut branch);
         let welcome = welcoming(shard, at as u64, u32::from(shard) + 1);
         assert_eq!(branch.welcome(HOME, RUN, &welcome).unwrap().join, 1, "as its connection counts");
     }
@@ -79,7 +89,7 @@ fn a_batch_is_taken_once_all_segments_have_taken_it_at_the_cost_of_the_slowest()
     assert_eq!(branch.level(HOME, RUN, Seq(2)), [0, 1]);
     branch.lapsed(1, Seq(2));
     hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: None });
-    assert_eq!(said(&mut branch), ["7: taken 1"]);
+    assert_eq!(said(&mut branch), ["7: taken 2"]);
     hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: None });
     assert_eq!((said(&mut branch).len(), branch.take_stale()), (0, 1), "it was sent none");
 }
@@ -95,13 +105,13 @@ fn a_segment_with_a_full_queue_hears_of_a_gap_and_a_batch_for_nobody_is_taken_at
     assert_eq!(said(&mut branch), ["gap 0 9"]);
     hear(&mut branch, 0, SegmentSaid::Taken { batches: SEGMENT_QUEUED_MAX, cost: None });
     hear(&mut branch, 1, SegmentSaid::Taken { batches: 1, cost: None });
-    assert_eq!(said(&mut branch), ["7: taken 4", "7: taken 1"]);
+    assert_eq!(said(&mut branch), ["7: taken 4", "7: taken 9"]);
     for shard in [0, 1] {
         hear(&mut branch, shard, SegmentSaid::Left(departure()));
     }
     said(&mut branch);
     assert!(branch.level(HOME, RUN, Seq(10)).is_empty());
-    assert_eq!(said(&mut branch), ["7: taken 1"]);
+    assert_eq!(said(&mut branch), ["7: taken 10"]);
     assert!(branch.is_idle());
 }
 
@@ -142,8 +152,6 @@ fn a_moved_home_is_left_with_a_word_and_joins_under_way_go_to_the_new_one() {
     let mut branch = branch(now);
     branch.hear(0, None, SegmentSaid::Join(join(0, 5, false)), SlotHome::There(HOME), now);
     said(&mut branch);
-    branch.follow(SlotHome::Nobody);
-    assert!(said(&mut branch).is_empty());
     branch.follow(SlotHome::There(OTHER));
     assert_eq!(said(&mut branch), ["7: Moved", "moved 0", "moved 1", "8: join 5"]);
     assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 3)).is_none(), "not the home any more");
@@ -160,6 +168,7 @@ fn a_home_that_was_left_before_its_first_welcome_counts_off_the_member_and_its_b
     let now = Now::made_up().instant;
     let mut branch = Branch::default();
     branch.hear(0, None, SegmentSaid::Join(join(0, 5, false)), SlotHome::There(HOME), now);
+    send_joins(&mut branch);
     branch.follow(SlotHome::There(OTHER));
     assert_eq!(said(&mut branch), ["7: join 5", "8: join 5"], "no life of the room is known to be left");
     // The slot has come back to that home meanwhile, and the branch is the last to hear of it.
@@ -174,14 +183,34 @@ fn a_home_that_was_left_before_its_first_welcome_counts_off_the_member_and_its_b
 fn newcomers_are_refused_in_the_end_and_members_wait() {
     let now = Now::made_up().instant;
     let mut branch = Branch::default();
-    branch.hear(0, None, SegmentSaid::Join(join(0, 1, false)), SlotHome::Nobody, now);
-    branch.hear(0, None, SegmentSaid::Join(join(0, 2, true)), SlotHome::Nobody, now);
-    branch.due(SlotHome::Nobody, now + NO_HOME_AGE_MAX);
-    assert_eq!(said(&mut branch), ["refused 1"]);
-    branch.due(SlotHome::There(HOME), now + NO_HOME_AGE_MAX);
-    assert_eq!(said(&mut branch), ["7: join 2"]);
-    assert!(branch.welcome(HOME, RUN, &welcoming(0, 1, 9)).is_none());
+    branch.hear(0, None, SegmentSaid::Join(join(0, 1, false)), SlotHome::There(HOME), now);
+    branch.hear(0, None, SegmentSaid::Join(join(0, 2, true)), SlotHome::There(HOME), now);
+    assert_eq!(said(&mut branch), ["7: join 1", "7: join 2"]);
+    branch.due(SlotHome::There(HOME), now + 2 * NO_HOME_AGE_MAX);
+    assert_eq!(said(&mut branch), ["refused 1", "7: join 2"]);
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 1, 1)).is_none());
     assert_eq!(said(&mut branch), ["7: Left"], "the home counts it off again");
+}
+
+#[test]
+fn joins_without_a_home_go_back_to_their_connections() {
+    let now = Now::made_up().instant;
+    let mut branch = Branch::default();
+    for home in [SlotHome::Nobody, SlotHome::Frozen] {
+        branch.hear(0, None, SegmentSaid::Join(join(0, 5, true)), home, now);
+        assert_eq!(said(&mut branch), ["back: join 5"]);
+        branch.hear(0, None, SegmentSaid::Join(join(0, 5, true)), SlotHome::There(HOME), now);
+        assert_eq!(said(&mut branch), ["7: join 5"]);
+        branch.follow(home);
+        assert_eq!(
+            (said(&mut branch), branch.has_joins()),
+            (vec!["back: join 5".to_owned()], home == SlotHome::Nobody)
+        );
+    }
+    branch.hear(0, None, SegmentSaid::Join(join(0, 6, true)), SlotHome::There(HOME), now);
+    said(&mut branch);
+    branch.reset(HOME, SlotHome::Nobody);
+    assert_eq!((said(&mut branch), branch.is_idle()), (vec!["back: join 6".to_owned()], true));
 }
 
 #[test]
@@ -197,4 +226,32 @@ fn another_life_of_the_room_or_of_its_stream_is_told_before_its_first_welcome() 
     assert!(branch.welcome(HOME, Run(71), &welcoming(0, 6, 4)).is_some());
     assert_eq!(said(&mut branch), ["moved 0", "moved 1"]);
     assert_eq!(branch.members(), 1);
+}
+
+#[test]
+fn batches_that_pass_a_stuck_segment_are_reported_with_its_own() {
+    let mut branch = branch(Now::made_up().instant);
+    for seq in 1..=100 {
+        let _shards = branch.level(HOME, RUN, Seq(seq));
+        hear(&mut branch, 1, SegmentSaid::Taken { batches: 1, cost: None });
+        assert!(branch.batches.len() <= SEGMENT_QUEUED_MAX, "{}", branch.batches.len());
+    }
+    assert!(said(&mut branch).iter().all(|said| said.starts_with("gap 0")));
+    hear(&mut branch, 0, SegmentSaid::Taken { batches: SEGMENT_QUEUED_MAX, cost: None });
+    assert_eq!(said(&mut branch), ["7: taken 100"]);
+}
+
+#[test]
+fn a_join_whose_answer_is_lost_gives_its_place_back_and_is_sent_again() {
+    let now = Now::made_up().instant;
+    let mut branch = Branch::default();
+    branch.hear(0, None, SegmentSaid::Join(join(0, 5, true)), SlotHome::There(HOME), now);
+    branch.send_join(now);
+    assert_eq!((said(&mut branch), branch.joins_sent()), (vec!["7: join 5".to_owned()], Some((HOME, 1))));
+    branch.due(SlotHome::There(HOME), now + NODE_JOIN_AGE_MAX);
+    assert_eq!((branch.joins_sent(), branch.sends_to()), (None, Some(HOME)));
+    assert_eq!(said(&mut branch), ["7: join 5"]);
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 1)).is_none(), "the answer to the first sending");
+    assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 2)).is_some());
+    assert!(!branch.has_joins());
 }

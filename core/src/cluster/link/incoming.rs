@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 use super::message::{LinkAck, LinkMessage, Shape, Sort};
 use crate::limits::{
     LINK_ACK_AGE_MAX, LINK_ACK_ENTRIES, LINK_ACK_MESSAGES, LINK_ENTRY_BYTES_MAX, LINK_HELD_BYTES_MAX,
-    LINK_HELD_MESSAGES_MAX, LINK_SKIPS_MAX, LINK_WAITING_BYTES_MAX, LINK_WAITING_ENTRIES_MAX,
+    LINK_HELD_MESSAGES_MAX, LINK_MESSAGE_ENTRIES_MAX, LINK_SKIPS_MAX, LINK_WAITING_BYTES_MAX,
+    LINK_WAITING_ENTRIES_MAX,
 };
 
 /// The receiving half of a link.
@@ -49,8 +50,15 @@ struct JoiningEntry {
 pub(super) struct PastBound;
 
 impl TakingHalf {
-    /// Takes a message, and the held ones behind it. True if an entry came for the owner.
+    /// Takes a message, and the held ones behind it.
     pub(super) fn take(&mut self, message: LinkMessage, now: Instant) -> Result<(), PastBound> {
+        // Held ones that found too much waiting come first.
+        self.deliver_held()?;
+        if message.seq > self.taken && self.is_full() {
+            // Without an ack the message comes again, or its batches lapse.
+            self.ack_by(now + LINK_ACK_AGE_MAX);
+            return Ok(());
+        }
         self.unacked_messages += 1;
         self.unacked_entries += message.entries.len();
         self.settle(message.floor);
@@ -66,7 +74,19 @@ impl TakingHalf {
             return Ok(());
         }
         self.deliver(message)?;
-        while let Some(next) = self.held.first_entry() {
+        self.deliver_held()
+    }
+
+    /// True if so much waits for the owner that no further message is taken.
+    fn is_full(&self) -> bool {
+        self.entries.len() >= LINK_WAITING_ENTRIES_MAX / 2 || self.entries_bytes >= LINK_WAITING_BYTES_MAX / 2
+    }
+
+    /// Takes held messages that nothing is missing before, while the owner takes entries.
+    fn deliver_held(&mut self) -> Result<(), PastBound> {
+        while !self.is_full()
+            && let Some(next) = self.held.first_entry()
+        {
             if next.get().kept_before > self.kept_taken {
                 break;
             }
@@ -76,9 +96,6 @@ impl TakingHalf {
             if message.seq > self.taken {
                 self.deliver(message)?;
             }
-        }
-        if self.entries.len() > LINK_WAITING_ENTRIES_MAX || self.entries_bytes > LINK_WAITING_BYTES_MAX {
-            return Err(PastBound);
         }
         Ok(())
     }
@@ -201,6 +218,13 @@ impl TakingHalf {
         assert!(self.held.len() <= LINK_HELD_MESSAGES_MAX && self.held_bytes <= LINK_HELD_BYTES_MAX);
         assert_eq!(self.held_bytes, self.held.values().map(|message| message.bytes).sum::<usize>());
         assert!(self.skips.len() <= LINK_SKIPS_MAX);
+        assert!(self.entries.len() <= LINK_WAITING_ENTRIES_MAX);
         assert!(self.entries_bytes <= LINK_WAITING_BYTES_MAX);
     }
 }
+
+const _: () = {
+    let half = LINK_WAITING_ENTRIES_MAX / 2;
+    assert!(half + LINK_MESSAGE_ENTRIES_MAX <= LINK_WAITING_ENTRIES_MAX, "a message fits");
+    assert!(LINK_WAITING_BYTES_MAX / 2 >= LINK_ENTRY_BYTES_MAX, "so does the largest entry");
+};

@@ -9,7 +9,8 @@ use fastrand::Rng;
 use super::message::{LinkAck, Shape, Sort};
 use super::*;
 use crate::limits::{
-    LINK_BATCHES_MAX, LINK_BUNDLE_BYTES_MAX, LINK_BUNDLED_BYTES_MAX, LINK_MESSAGE_BYTES_MAX,
+    LINK_BATCHES_MAX, LINK_BUNDLE_BYTES_MAX, LINK_BUNDLED_BYTES_MAX, LINK_KEPT_BYTES_MAX,
+    LINK_MESSAGE_BYTES_MAX, LINK_WAITING_ENTRIES_MAX,
 };
 use crate::now::Now;
 
@@ -53,6 +54,8 @@ struct World {
     delay_ms: u64,
     is_cut: [bool; 2],
     is_stopped: [bool; 2],
+    /// The owner takes no entries.
+    is_idle: [bool; 2],
     reached: Reached,
 }
 
@@ -76,6 +79,7 @@ impl World {
             rng,
             is_cut: [false; 2],
             is_stopped: [false; 2],
+            is_idle: [false; 2],
             reached: Reached::default(),
         }
     }
@@ -111,7 +115,7 @@ impl World {
                 }
             }
         }
-        while let Some(entry) = link.poll_entry() {
+        while let Some(entry) = if self.is_idle[side] { None } else { link.poll_entry() } {
             let number = u64::from_be_bytes(entry[..8].try_into().unwrap());
             let said = &mut self.said[1 - side];
             assert!(said.heard.last().is_none_or(|last| *last < number), "in order, and once");
@@ -193,7 +197,8 @@ impl World {
             let side = self.rng.usize(..2);
             match self.rng.u8(..100) {
                 0..6 => self.is_cut[side] = !self.is_cut[side],
-                6..10 => self.is_stopped[side] = !self.is_stopped[side],
+                6..9 => self.is_stopped[side] = !self.is_stopped[side],
+                9 => self.is_idle[side] = !self.is_idle[side],
                 10..12 => {
                     let by = Duration::from_millis(self.rng.u64(500..2500));
                     self.advance(by);
@@ -227,6 +232,7 @@ impl World {
     fn heal(&mut self) {
         self.is_cut = [false; 2];
         self.is_stopped = [false; 2];
+        self.is_idle = [false; 2];
         self.loss = 0.0;
         self.delay_ms = 1;
         self.advance(Duration::from_secs(3));
@@ -372,4 +378,24 @@ fn a_batch_in_time_has_not_lapsed_and_a_lost_batch_lapses_by_the_ack() {
     assert_eq!(links[0].poll_event(), Some(LinkEvent::Lapsed { tag: 2 }));
     assert_eq!(links[0].poll_event(), None);
     assert_eq!(links[0].poll_deadline(), None, "nothing is open");
+}
+
+#[test]
+fn an_owner_that_takes_nothing_for_a_while_loses_nothing_and_the_link_stays() {
+    const ENTRIES: usize = 3 * LINK_WAITING_ENTRIES_MAX;
+    for length in [20, 2000] {
+        let mut world = World::new(0);
+        (world.loss, world.delay_ms) = (0.0, 1);
+        world.is_idle[1] = true;
+        // Less than a link keeps.
+        let count = ENTRIES.min(LINK_KEPT_BYTES_MAX / length);
+        (0..count).for_each(|_| world.push(0, false, length));
+        world.hear(0);
+        world.advance(Duration::from_secs(1));
+        assert!(world.links[0].kept_bytes() > 0, "the rest comes again");
+        world.is_idle[1] = false;
+        world.hear(1);
+        world.advance(Duration::from_secs(3));
+        assert_eq!((world.said[0].heard.len(), world.said[0].life, world.said[1].life), (count, 0, 0));
+    }
 }

@@ -2,6 +2,7 @@
 //! what they hear.
 
 mod device;
+mod homeless;
 mod world;
 
 use self::world::{Cover, World};

@@ -1,7 +1,7 @@
 //! Facts about places on other nodes, and about a room whose home is in doubt, or another one.
 
 use super::*;
-use crate::limits::SHARDS_MAX;
+use crate::limits::{NODE_BATCH_AGE_MIN, SEGMENT_QUEUED_MAX, SHARDS_MAX};
 use crate::room::message::Homeless;
 
 /// The place of another node.
@@ -36,7 +36,7 @@ fn the_members_of_a_lost_place_count_as_gone_and_words_about_them_change_nothing
     let unnamed = join_at(&mut bench, NODE, 0);
     bench.publish(coupon());
     bench.sync();
-    say(&mut bench, NODE, SegmentSaid::Taken { batches: 1, cost: None });
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(9), cost: None });
     assert_eq!((bench.room.members(), bench.receipt(1).unwrap().pending), (3, 3));
     bench.tell(Input::PlaceLost { place: NODE });
     let receipt = bench.receipt(1).unwrap();
@@ -44,7 +44,7 @@ fn the_members_of_a_lost_place_count_as_gone_and_words_about_them_change_nothing
     for left in [named, unnamed] {
         say(&mut bench, NODE, SegmentSaid::Left(left));
     }
-    say(&mut bench, NODE, SegmentSaid::Taken { batches: 3, cost: None });
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(9), cost: None });
     assert_eq!((bench.room.members(), bench.tally.stale_words), (1, 3));
     assert_eq!(bench.receipt(1).unwrap(), receipt);
 }
@@ -66,11 +66,11 @@ fn a_departure_of_another_member_than_the_place_has_changes_nothing() {
 fn a_place_that_is_lost_holds_up_no_batch() {
     let mut bench = Bench::ready();
     join_at(&mut bench, NODE, 77);
-    for _ in 0..crate::limits::SEGMENT_QUEUED_MAX {
+    for _ in 0..SEGMENT_QUEUED_MAX {
         bench.publish(coupon());
         bench.sync();
         // Early flushes keep a distance.
-        bench.wait(Duration::from_secs(1));
+        bench.wait(Duration::from_millis(20));
     }
     assert!(!bench.room.may_cut());
     bench.tell(Input::PlaceLost { place: NODE });
@@ -119,4 +119,83 @@ fn a_room_lost_before_its_stream_is_loaded_gives_joins_back() {
         panic!("{outputs:?}")
     };
     assert!(join.connection == 1 && is_homeless(refused));
+}
+
+/// Taken later, the join would be a member that nobody ever counts off.
+#[test]
+fn a_join_that_waits_for_the_stream_is_lost_with_its_place_and_others_are_not() {
+    for said in [None, Some(SegmentSaid::Moved)] {
+        let mut bench = Bench::cold();
+        let Input::Segment { said: here, .. } = join(1, None) else { panic!("a join") };
+        let Input::Segment { said: there, .. } = join(2, None) else { panic!("a join") };
+        bench.tell(Input::Segment { shard: 0, said: here });
+        say(&mut bench, NODE, there);
+        assert!(bench.room.has_place(NODE));
+        match said {
+            None => bench.tell(Input::PlaceLost { place: NODE }),
+            Some(moved) => say(&mut bench, NODE, moved),
+        };
+        assert!(!bench.room.has_place(NODE));
+        let outputs = bench.load(None);
+        let welcomed = outputs.iter().filter(|output| matches!(output, Output::Welcomed(_))).count();
+        assert_eq!((welcomed, bench.room.members(), bench.tally.stale_words), (1, 1, 0), "{outputs:?}");
+    }
+}
+
+/// A room of 50 members here that cost nothing, one member at `NODE`, and a batch that it was sent.
+fn with_late_node() -> Bench {
+    let mut bench = Bench::ready();
+    join_at(&mut bench, NODE, 77);
+    for _ in 0..SEGMENT_QUEUED_MAX {
+        bench.publish(coupon());
+        bench.sync();
+        bench.wait(Duration::from_millis(20));
+    }
+    assert!(!bench.room.may_cut());
+    bench
+}
+
+fn gaps(outputs: &[Output]) -> Vec<(usize, Seq)> {
+    let gap =
+        |output: &Output| if let Output::Gap { place, seq } = output { Some((*place, *seq)) } else { None };
+    outputs.iter().filter_map(gap).collect()
+}
+
+#[test]
+fn a_node_that_takes_no_batch_into_a_pass_holds_a_room_for_a_second_and_no_longer() {
+    let mut bench = with_late_node();
+    let begun = bench.now.instant - Duration::from_millis(20 * SEGMENT_QUEUED_MAX as u64);
+    bench.publish(coupon());
+    assert!(!bench.sync().iter().any(is_batch));
+    assert_eq!(bench.room.poll_deadline(), Some(begun + NODE_BATCH_AGE_MIN));
+    let outputs = bench.wait(NODE_BATCH_AGE_MIN);
+    assert!(outputs.iter().any(is_batch), "{outputs:?}");
+    assert_eq!(gaps(&outputs), [(NODE, Seq(4))]);
+    // Nothing more is awaited of the node until it takes a batch.
+    for _ in 0..3 * SEGMENT_QUEUED_MAX {
+        bench.publish(coupon());
+        bench.sync();
+        let outputs = bench.wait(Duration::from_millis(20));
+        assert!(gaps(&outputs).is_empty() && bench.room.may_cut() && bench.room.gathered() == 0);
+    }
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(4), cost: None });
+    for _ in 0..SEGMENT_QUEUED_MAX {
+        assert!(bench.room.may_cut());
+        bench.publish(coupon());
+        bench.sync();
+        bench.wait(Duration::from_millis(20));
+    }
+    assert!(!bench.room.may_cut(), "the node sets the pace again");
+}
+
+/// The home cut faster than the node took batches, by a batch for each lapse.
+#[test]
+fn a_batch_that_lapsed_and_is_taken_all_the_same_counts_once() {
+    let mut bench = with_late_node();
+    bench.tell(Input::Lapsed { place: NODE, seq: Seq(2) });
+    assert_eq!(bench.room.segments.batches_left(), 1);
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(2), cost: None });
+    assert_eq!(bench.room.segments.batches_left(), 2, "the first two");
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(2), cost: None });
+    assert_eq!((bench.room.segments.batches_left(), bench.tally.stale_words), (2, 1));
 }
