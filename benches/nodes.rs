@@ -345,8 +345,9 @@ fn join() {
         let [home, edge] = nodes(&server, names);
         let idle = idle_share(&home, || precise_cpu(&home));
         let of_load = flags(&[
-            ("--rate", "0".to_owned()),
-            ("--seconds", "1".to_owned()),
+            // The first message comes once all devices have joined.
+            ("--rate", "1".to_owned()),
+            ("--seconds", "6".to_owned()),
             ("--room-stem", stem_at(&home)),
         ]);
         let load = Load { devices, devices_at: vec![&edge], publishes_at: &home, flags: of_load };
