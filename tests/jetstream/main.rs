@@ -20,12 +20,14 @@ use tokio::time::{interval, timeout};
 
 use self::support::device::{list, reliable};
 use self::support::nats::{NatsServers, NatsSetting};
-use self::support::{Device, Doors, Encoding, Metrics, Node, comes, until};
+use self::support::{Device, Doors, Encoding, Metrics, Node, until};
 
 /// Longest time of one test, on a machine with much other work.
 const TEST_AGE_MAX: Duration = Duration::from_secs(120);
 
-/// The time between two tries to publish a message, while servers are killed.
+/// The time between two tries to publish a message whose outcome is unknown.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+/// The time between two messages of a room, while servers are killed.
 const PUBLISH_EVERY: Duration = Duration::from_millis(5);
 
 /// Prints a line that no harness holds back.
@@ -83,7 +85,7 @@ async fn stored(doors: &Doors, room: &str) -> BTreeMap<u64, Value> {
 /// Publishes a message again and again until its outcome is known, and returns its offset.
 async fn publish_until_known(doors: &Doors, room: &str, message: &Value) -> u64 {
     // Not `until`, whose look can't move to another thread.
-    let mut tries = interval(PUBLISH_EVERY);
+    let mut tries = interval(TRY_EVERY);
     loop {
         tries.tick().await;
         let answer = doors.publisher_door().try_publish(room, message).await;
@@ -104,7 +106,9 @@ async fn publish_until_stopped(
     stopped: watch::Receiver<bool>,
 ) -> BTreeMap<u64, Value> {
     let mut acked = BTreeMap::new();
+    let mut turns = interval(PUBLISH_EVERY);
     for number in 0.. {
+        turns.tick().await;
         let message = coupon(&room, number);
         let offset = publish_until_known(&doors, &room, &message).await;
         acked.insert(offset, message["payload"].clone());
@@ -120,7 +124,7 @@ async fn publish_until_stopped(
 async fn each_grows(heads: &mut [watch::Receiver<u64>], by: u64) {
     for head in heads {
         let goal = *head.borrow() + by;
-        comes("further messages", head.wait_for(|head| *head >= goal)).await.unwrap();
+        head.wait_for(|head| *head >= goal).await.unwrap();
     }
 }
 
@@ -299,12 +303,14 @@ async fn nothing_acknowledged_is_lost_while_servers_are_killed() {
                 publishers.push(tokio::spawn(publish_until_stopped(doors, room, newest, stopped.clone())));
             }
             for stream in ["RC_LOG_0", "RC_LOG_5"] {
-                each_grows(&mut heads, 50).await;
+                each_grows(&mut heads, 5).await;
                 let leader = servers.leader_of(stream).await;
                 servers.kill(leader);
-                // Two servers of three go on.
-                each_grows(&mut heads, 2).await;
+                let is_led = async || (servers.leader_of(stream).await != leader).then_some(());
+                until("another leader", is_led).await;
                 servers.start_one(leader);
+                // Before that, the loss of another server would leave one of three up to date.
+                servers.is_healthy(leader).await;
                 let is_ready = async || {
                     let answer = node.ops_door().get("/readyz").await;
                     (answer.status == 200).then_some(())
