@@ -10,7 +10,7 @@
 //! | 1 | bad input |
 //! | 2 | the target can't be reached, or is not roomcast |
 //! | 3 | the generator was the limit: the figures describe this machine, not the node |
-//! | 99 | a promise was broken, a threshold failed, or the node accepted no message |
+//! | 99 | a promise was broken, a threshold failed, the node accepted no message, or no room could be judged |
 //! | 130 | Ctrl-C: the figures are partial, and no promise was broken so far |
 
 mod clock;
@@ -64,9 +64,12 @@ fn main() -> ExitCode {
     match execute(command) {
         Ok(Verdict::Ok) => ExitCode::SUCCESS,
         Ok(Verdict::GeneratorLimited) => ExitCode::from(EXIT_GENERATOR),
-        Ok(Verdict::Violations | Verdict::NothingPublished | Verdict::ThresholdFailed) => {
-            ExitCode::from(EXIT_FAILED)
-        }
+        Ok(
+            Verdict::Violations
+            | Verdict::NothingPublished
+            | Verdict::NothingJudged
+            | Verdict::ThresholdFailed,
+        ) => ExitCode::from(EXIT_FAILED),
         Err(error @ RunError::Usage(_)) => fail(EXIT_USAGE, &error),
         Ok(Verdict::Partial) => ExitCode::from(EXIT_STOPPED),
         Err(error @ RunError::Target(_)) => fail(EXIT_TARGET, &error),

@@ -630,7 +630,13 @@ mod tests {
         let rooms = RoomTally { window: Some(Duration::from_millis(100)), ..RoomTally::default() };
         let homes = HomesTally { rooms, ..HomesTally::default() };
         metrics.add(&Tally { written: vec![now], homes, ..Tally::default() }, now);
+        let tally = LinkTally { bytes: 7, ..LinkTally::default() };
+        for peer in (0..NODES_MAX + 2).map(|node| format!("node-{node}")) {
+            metrics.cluster_reported(ClusterReport::Link { peer: &peer, tally, age: Duration::ZERO });
+        }
         let text = metrics.render();
+        assert!(text.contains("roomcast_link_bytes_total{peer=\"node-63\"} 7\n"));
+        assert!(text.contains("roomcast_link_bytes_total{peer=\"other\"} 14\n"), "names have a bound");
         let shown: BTreeSet<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         let defined: BTreeSet<&str> = DEFINITIONS.iter().map(|row| row.name).collect();

@@ -15,14 +15,20 @@ use roomcast::config::args::Args;
 use roomcast::server::Server;
 use roomcast_core::limits::{LOG_RESERVE_BYTES, LOG_STREAMS};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{interval, timeout};
 
-use self::servers::{ONE, Servers, Setting, THREE};
 use self::support::device::{list, reliable};
+use self::support::nats::{NatsServers, NatsSetting};
 use self::support::{Device, Doors, Encoding, Metrics, Node, until};
 
 /// Longest time of one test, on a machine with much other work.
 const TEST_AGE_MAX: Duration = Duration::from_secs(120);
+
+/// The time between two tries to publish a message whose outcome is unknown.
+const TRY_EVERY: Duration = Duration::from_millis(20);
+/// The time between two messages of a room, while servers are killed.
+const PUBLISH_EVERY: Duration = Duration::from_millis(5);
 
 /// Prints a line that no harness holds back.
 fn print(line: &str) {
@@ -30,14 +36,14 @@ fn print(line: &str) {
 }
 
 /// The configuration of a node on these servers, with some keys changed.
-fn config(servers: &Servers, keys: &[(&str, &str)]) -> Config {
+fn config(servers: &NatsServers, keys: &[(&str, &str)]) -> Config {
     let mut args = Args::default();
     let free = || Some("127.0.0.1:0".to_owned());
     args.flags.viewer_listen = free();
     args.flags.publisher_listen = free();
     args.flags.ops_listen = free();
     args.flags.shards = Some("2".to_owned());
-    let urls = servers.urls();
+    let urls = servers.toml();
     let keys = [("CLUSTER__NATS", urls.as_str()), ("CLUSTER__NODE", "node-1")]
         .into_iter()
         .chain(keys.iter().copied());
@@ -46,7 +52,7 @@ fn config(servers: &Servers, keys: &[(&str, &str)]) -> Config {
 }
 
 /// A node on one server.
-fn node(servers: &Servers, keys: &[(&str, &str)]) -> Node {
+fn node(servers: &NatsServers, keys: &[(&str, &str)]) -> Node {
     let one_copy = [("CLUSTER__REPLICAS", "1")];
     Node::of(config(servers, &one_copy.iter().chain(keys).copied().collect::<Vec<_>>()))
 }
@@ -78,7 +84,10 @@ async fn stored(doors: &Doors, room: &str) -> BTreeMap<u64, Value> {
 
 /// Publishes a message again and again until its outcome is known, and returns its offset.
 async fn publish_until_known(doors: &Doors, room: &str, message: &Value) -> u64 {
+    // Not `until`, whose look can't move to another thread.
+    let mut tries = interval(TRY_EVERY);
     loop {
+        tries.tick().await;
         let answer = doors.publisher_door().try_publish(room, message).await;
         if let Some(answer) = answer.filter(|answer| answer.status != 503) {
             assert_eq!(answer.status, 200, "{answer:?}");
@@ -86,14 +95,43 @@ async fn publish_until_known(doors: &Doors, room: &str, message: &Value) -> u64 
             assert!(result["result"] == "durable" || result["result"] == "duplicate", "{result}");
             return result["offset"].as_u64().unwrap();
         }
-        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Publishes to a room again and again, and tells the newest offset. Returns all: offset -> payload.
+async fn publish_until_stopped(
+    doors: Doors,
+    room: String,
+    newest: watch::Sender<u64>,
+    stopped: watch::Receiver<bool>,
+) -> BTreeMap<u64, Value> {
+    let mut acked = BTreeMap::new();
+    let mut turns = interval(PUBLISH_EVERY);
+    for number in 0.. {
+        turns.tick().await;
+        let message = coupon(&room, number);
+        let offset = publish_until_known(&doors, &room, &message).await;
+        acked.insert(offset, message["payload"].clone());
+        newest.send_replace(offset);
+        if *stopped.borrow() {
+            break;
+        }
+    }
+    acked
+}
+
+/// Waits until each room has so many further messages.
+async fn each_grows(heads: &mut [watch::Receiver<u64>], by: u64) {
+    for head in heads {
+        let goal = *head.borrow() + by;
+        head.wait_for(|head| *head >= goal).await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn what_is_durable_is_found_again_by_the_next_life_of_the_node() {
     let test = "what_is_durable_is_found_again_by_the_next_life_of_the_node";
-    let Some(servers) = Servers::start(test, ONE).await else { return };
+    let Some(servers) = NatsServers::with_streams(test, NatsSetting::ONE).await else { return };
     let within = timeout(
         TEST_AGE_MAX,
         Box::pin(async {
@@ -146,7 +184,7 @@ async fn what_is_durable_is_found_again_by_the_next_life_of_the_node() {
 #[tokio::test]
 async fn a_living_node_keeps_its_slots_from_a_second_one_until_it_ends() {
     let test = "a_living_node_keeps_its_slots_from_a_second_one_until_it_ends";
-    let Some(servers) = Servers::start(test, ONE).await else { return };
+    let Some(servers) = NatsServers::with_streams(test, NatsSetting::ONE).await else { return };
     let within = timeout(
         TEST_AGE_MAX,
         Box::pin(async {
@@ -169,7 +207,11 @@ async fn a_living_node_keeps_its_slots_from_a_second_one_until_it_ends() {
 #[tokio::test]
 async fn a_node_does_not_start_on_servers_that_acknowledge_before_their_sync() {
     let test = "a_node_does_not_start_on_servers_that_acknowledge_before_their_sync";
-    let Some(servers) = Servers::start(test, Setting { syncs: false, ..ONE }).await else { return };
+    let Some(servers) =
+        NatsServers::with_streams(test, NatsSetting { syncs: false, ..NatsSetting::ONE }).await
+    else {
+        return;
+    };
     let copies = ("CLUSTER__REPLICAS", "1");
     let why = refused(config(&servers, &[copies]));
     assert!(
@@ -180,8 +222,8 @@ async fn a_node_does_not_start_on_servers_that_acknowledge_before_their_sync() {
     assert_eq!(node.durable("r1", &coupon("r1", 1)).await, 1);
     drop(node);
 
-    let silent = Setting { has_system_user: false, ..ONE };
-    let Some(servers) = Servers::start(test, silent).await else { return };
+    let silent = NatsSetting { has_system_user: false, ..NatsSetting::ONE };
+    let Some(servers) = NatsServers::with_streams(test, silent).await else { return };
     let why = refused(config(&servers, &[copies]));
     assert!(why.contains("can't be asked") && why.contains("cluster.system_credentials"), "{why}");
 }
@@ -189,7 +231,7 @@ async fn a_node_does_not_start_on_servers_that_acknowledge_before_their_sync() {
 #[tokio::test]
 async fn a_stream_of_another_shape_stops_the_start() {
     let test = "a_stream_of_another_shape_stops_the_start";
-    let Some(servers) = Servers::start(test, ONE).await else { return };
+    let Some(servers) = NatsServers::with_streams(test, NatsSetting::ONE).await else { return };
     drop(node(&servers, &[]));
     let why = refused(config(&servers, &[("CLUSTER__REPLICAS", "3")]));
     assert!(why.starts_with("the stream RC_LOG_0 can't be used: it has replicas 1, not 3"), "{why}");
@@ -206,7 +248,7 @@ async fn a_stream_of_another_shape_stops_the_start() {
 #[tokio::test]
 async fn full_streams_refuse_messages_and_take_claims() {
     let test = "full_streams_refuse_messages_and_take_claims";
-    let Some(servers) = Servers::start(test, ONE).await else { return };
+    let Some(servers) = NatsServers::with_streams(test, NatsSetting::ONE).await else { return };
     let within = timeout(
         TEST_AGE_MAX,
         Box::pin(async {
@@ -245,40 +287,30 @@ async fn full_streams_refuse_messages_and_take_claims() {
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_while_servers_are_killed() {
     let test = "nothing_acknowledged_is_lost_while_servers_are_killed";
-    let Some(mut servers) = Servers::start(test, THREE).await else { return };
+    let Some(mut servers) = NatsServers::with_streams(test, NatsSetting::THREE).await else { return };
     let within = timeout(
         TEST_AGE_MAX,
         Box::pin(async {
             let node = Node::of(config(&servers, &[]));
             let doors = node.doors;
             let rooms: Vec<String> = (0..16).map(|n| format!("room-{n}")).collect();
-            let (stop, stopped) = tokio::sync::watch::channel(false);
-            let publishers: Vec<_> = rooms
-                .iter()
-                .cloned()
-                .map(|room| {
-                    let stopped = stopped.clone();
-                    tokio::spawn(async move {
-                        let mut acked = BTreeMap::new();
-                        for number in 0.. {
-                            let message = coupon(&room, number);
-                            let offset = publish_until_known(&doors, &room, &message).await;
-                            acked.insert(offset, message["payload"].clone());
-                            if *stopped.borrow() {
-                                break;
-                            }
-                            sleep(Duration::from_millis(5)).await;
-                        }
-                        acked
-                    })
-                })
-                .collect();
+            let (stop, stopped) = watch::channel(false);
+            let mut heads = Vec::new();
+            let mut publishers = Vec::new();
+            for room in rooms.clone() {
+                let (newest, head) = watch::channel(0);
+                heads.push(head);
+                publishers.push(tokio::spawn(publish_until_stopped(doors, room, newest, stopped.clone())));
+            }
             for stream in ["RC_LOG_0", "RC_LOG_5"] {
-                sleep(Duration::from_millis(500)).await;
-                let leader = servers.leader(stream).await;
+                each_grows(&mut heads, 5).await;
+                let leader = servers.leader_of(stream).await;
                 servers.kill(leader);
-                sleep(Duration::from_secs(2)).await;
-                servers.run(leader);
+                let is_led = async || (servers.leader_of(stream).await != leader).then_some(());
+                Box::pin(until("another leader", is_led)).await;
+                servers.start_one(leader);
+                // Before that, the loss of another server would leave one of three up to date.
+                servers.is_healthy(leader).await;
                 let is_ready = async || {
                     let answer = node.ops_door().get("/readyz").await;
                     (answer.status == 200).then_some(())

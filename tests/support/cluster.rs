@@ -1,18 +1,16 @@
-//! Real nats-servers and several nodes in processes of their own, on free ports.
+//! Several nodes in processes of their own over real nats-servers, on free ports.
 //!
 //! Without a nats-server on this machine there is no cluster, and the test that wants one says so.
 
-use std::fs::File;
-use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Door, Doors, Folder, Process, until};
+use super::nats::{NatsServers, NatsSetting};
+use super::{Door, Doors, Process, until};
 
 /// Rooms whose homes are asked for, so many that they lie in most slots of a node.
 const ROOMS_ASKED: usize = 64;
@@ -27,23 +25,6 @@ pub(crate) struct Cluster {
     nodes: Vec<Option<Process>>,
     /// The doors of each node, which a node that starts again has as before.
     pub(crate) doors: Vec<Doors>,
-}
-
-/// NATS servers with JetStream, killed on drop.
-#[derive(Debug)]
-pub(crate) struct NatsServers {
-    program: PathBuf,
-    folder: Folder,
-    servers: Vec<NatsServer>,
-}
-
-#[derive(Debug)]
-struct NatsServer {
-    clients: u16,
-    routes: u16,
-    monitor: Door,
-    /// `None`: killed.
-    child: Option<Child>,
 }
 
 impl Cluster {
@@ -127,77 +108,16 @@ impl Cluster {
 impl NatsServers {
     /// Starts servers that make up one cluster, and waits until JetStream has a leader.
     async fn start(test: &str, count: usize) -> Option<Self> {
-        let Some(program) = nats_server() else {
-            let line = format!("skipped: {test}: NOT RUN: no nats-server; bash scripts/nats.sh installs one");
-            writeln!(std::io::stderr(), "{line}").ok();
-            return None;
-        };
-        // Bound all at once, so that no two servers get the same port.
-        let bound: Vec<TcpListener> =
-            (0..3 * count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-        let ports: Vec<SocketAddr> = bound.iter().map(|port| port.local_addr().unwrap()).collect();
-        drop(bound);
-        let server = |ports: &[SocketAddr]| NatsServer {
-            clients: ports[0].port(),
-            routes: ports[1].port(),
-            monitor: Door(ports[2]),
-            child: None,
-        };
-        let mut servers =
-            Self { program, folder: Folder::new(), servers: ports.chunks(3).map(server).collect() };
-        for server in 0..count {
-            servers.start_one(server);
-        }
+        let servers = Self::spawn(test, NatsSetting { count, ..NatsSetting::ONE })?;
         for server in 0..count {
             servers.is_healthy(server).await;
         }
         Some(servers)
     }
 
-    /// Starts a server that does not run, with what it has on disk.
-    pub(crate) fn start_one(&mut self, server: usize) {
-        let config = self.folder.path().join(format!("nats-{server}.conf"));
-        std::fs::write(&config, self.config(server)).unwrap();
-        let log = File::options().create(true).append(true).open(config.with_extension("log")).unwrap();
-        let mut command = Command::new(&self.program);
-        command.arg("--config").arg(config).stdout(Stdio::null()).stderr(log);
-        self.servers[server].child = Some(command.spawn().unwrap());
-    }
-
-    fn config(&self, server: usize) -> String {
-        let NatsServer { clients, routes, monitor, .. } = &self.servers[server];
-        let folder = self.folder.path().join(format!("nats-{server}"));
-        let others: Vec<String> =
-            self.servers.iter().map(|server| format!("nats://127.0.0.1:{}", server.routes)).collect();
-        // A lone server that is told of a cluster waits for the others for ever.
-        let cluster = if self.servers.len() > 1 {
-            format!(
-                "cluster {{ name: test, listen: \"127.0.0.1:{routes}\", routes: [{}] }}",
-                others.join(", ")
-            )
-        } else {
-            String::new()
-        };
-        format!(
-            "server_name: nats-{server}\n\
-             listen: \"127.0.0.1:{clients}\"\n\
-             http: \"{}\"\n\
-             jetstream {{ store_dir: \"{}\", max_file_store: 100GB, sync_interval: always }}\n\
-             {cluster}\n\
-             accounts {{\n\
-             ROOMCAST {{ jetstream: enabled, users: [ {{ user: roomcast, password: roomcast }} ] }}\n\
-             SYS {{ users: [ {{ user: sys, password: sys }} ] }}\n\
-             }}\n\
-             system_account: SYS\n\
-             no_auth_user: roomcast\n",
-            monitor.0,
-            folder.display()
-        )
-    }
-
     /// Waits until a server's part of JetStream is up to date.
     pub(crate) async fn is_healthy(&self, server: usize) {
-        let monitor = self.servers[server].monitor;
+        let monitor = Door(self.monitor(server));
         until("a healthy nats-server", async || {
             let answer = monitor.try_request("GET", "/healthz", &[], b"").await?;
             (answer.status == 200).then_some(())
@@ -208,32 +128,22 @@ impl NatsServers {
     /// The server that leads JetStream.
     pub(crate) async fn leader(&self) -> usize {
         until("a leader", async || {
-            let answer = self.servers[0].monitor.try_request("GET", "/jsz", &[], b"").await?;
+            let answer = Door(self.monitor(0)).try_request("GET", "/jsz", &[], b"").await?;
             let leader = answer.json()["meta_cluster"]["leader"].as_str()?.to_owned();
-            (0..self.servers.len()).find(|server| leader == format!("nats-{server}"))
+            (0..self.count()).find(|server| leader == format!("n{server}"))
         })
         .await
     }
 
-    /// Ends a server as a crash would.
-    pub(crate) fn kill(&mut self, server: usize) {
-        if let Some(mut child) = self.servers[server].child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-    }
-
     /// Stops or continues all servers.
     pub(crate) fn signal_all(&self, signal: Signal) {
-        for child in self.servers.iter().filter_map(|server| server.child.as_ref()) {
+        for child in self.children() {
             kill_process(Pid::from_child(child), signal).unwrap();
         }
     }
 
     /// Starts a node of the cluster, on free ports or on these doors.
     async fn node(&self, number: usize, on: Option<Doors>) -> Process {
-        let urls: Vec<String> =
-            self.servers.iter().map(|server| format!("\"nats://127.0.0.1:{}\"", server.clients)).collect();
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
@@ -247,26 +157,11 @@ impl NatsServers {
             .args(["--ops-listen", &on.ops.to_string(), "--shards", &SHARDS.to_string()])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("ROOMCAST__CLUSTER__NATS", format!("[{}]", urls.join(", ")))
+            .env("ROOMCAST__CLUSTER__NATS", self.toml())
             .env("ROOMCAST__CLUSTER__NODE", format!("node-{number}"))
-            .env("ROOMCAST__CLUSTER__REPLICAS", self.servers.len().min(3).to_string());
+            .env("ROOMCAST__CLUSTER__REPLICAS", self.count().min(3).to_string());
         Process::as_typed(command).await
     }
-}
-
-impl Drop for NatsServers {
-    fn drop(&mut self) {
-        for server in 0..self.servers.len() {
-            self.kill(server);
-        }
-    }
-}
-
-/// A nats-server of this machine: the one that is named, or the one that `scripts/nats.sh` installs.
-fn nats_server() -> Option<PathBuf> {
-    let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats/bin/nats-server");
-    named.or_else(|| installed.is_file().then_some(installed))
 }
 
 /// The epoch and the run that a welcome names.

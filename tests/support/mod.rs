@@ -19,6 +19,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(crate) mod cluster;
 pub(crate) mod device;
+pub(crate) mod nats;
 pub(crate) mod process;
 pub(crate) mod publisher;
 pub(crate) mod raw;

@@ -149,6 +149,11 @@ impl RoomSeen {
         Self { room, types: vec![TypeSeen::default(); types], ..Self::default() }
     }
 
+    /// True if the life had a device from the welcome to the end: then missing messages can be judged.
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.starts.is_empty() && !self.ends.is_empty()
+    }
+
     /// Notes a device's welcome at `seq`.
     pub(crate) fn started(&mut self, seq: u64, device: u32) {
         note(&mut self.starts, seq, Witness::of(device));

@@ -95,8 +95,36 @@ pub(crate) struct Report {
     pub(crate) thresholds: Vec<Judged>,
     pub(crate) memory: MemoryFigures,
     pub(crate) cpu: CpuFigures,
+    #[serde(default)]
+    pub(crate) judged_rooms: JudgedRooms,
     pub(crate) verdict: Verdict,
     pub(crate) violations: Violations,
+}
+
+/// Rooms with devices, by the judgement of their messages. Reliable messages are judged in all rooms, against the
+/// store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct JudgedRooms {
+    pub(crate) whole: u32,
+    /// Rooms whose devices were all away at once: nobody knows which messages were sent meanwhile.
+    pub(crate) in_part: u32,
+}
+
+impl JudgedRooms {
+    pub(crate) fn add(&mut self, is_whole: bool) {
+        *if is_whole { &mut self.whole } else { &mut self.in_part } += 1;
+    }
+}
+
+impl fmt::Display for JudgedRooms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { whole, in_part } = self;
+        let all = whole + in_part;
+        writeln!(
+            f,
+            "not judged   missing messages in {in_part} of {all} rooms: all devices of the room were away at once"
+        )
+    }
 }
 
 /// Messages of all types but reliable types, by outcome.
@@ -257,6 +285,8 @@ pub(crate) enum Verdict {
     ThresholdFailed,
     /// No message was accepted, so nothing was proved.
     NothingPublished,
+    /// In each room all devices were away at once, so nothing was proved.
+    NothingJudged,
     /// A promise was broken.
     Violations,
 }
@@ -268,15 +298,22 @@ impl Verdict {
         violations: &Violations,
         published: &PublishedFigures,
         reliable: Option<&ReliableFigures>,
+        judged_rooms: JudgedRooms,
         generator: Option<&str>,
     ) -> Self {
         // A broken promise counts whatever else happened. Without an accepted message there is nothing to
         // judge, and the lateness of the generator says nothing.
         let nothing_durable = reliable.is_some_and(|reliable| reliable.durable == 0 && reliable.sent > 0);
+        // The store tells of durable messages, whoever was away.
+        let nothing_judged = judged_rooms.whole == 0
+            && judged_rooms.in_part > 0
+            && reliable.is_none_or(|reliable| reliable.durable == 0);
         if !violations.is_empty() {
             Self::Violations
         } else if (published.ok == 0 && published.sent > 0) || nothing_durable {
             Self::NothingPublished
+        } else if nothing_judged {
+            Self::NothingJudged
         } else if generator.is_some() {
             Self::GeneratorLimited
         } else {
@@ -404,6 +441,10 @@ impl Report {
                 "NOTHING PUBLISHED: none of {} messages was accepted, so nothing was checked",
                 self.sent()
             ),
+            Verdict::NothingJudged => {
+                "NOTHING JUDGED: in each room all devices were away at once, so nothing was checked"
+                    .to_owned()
+            }
             Verdict::Violations => {
                 let found =
                     self.violations.found().map(|(kind, found)| format!("{kind} {} times", found.count));
@@ -478,6 +519,9 @@ impl fmt::Display for Report {
         for judged in &self.thresholds {
             writeln!(f, "{judged}")?;
         }
+        if self.judged_rooms.in_part > 0 {
+            write!(f, "{}", self.judged_rooms)?;
+        }
         writeln!(f, "verdict      {}", self.verdict_words())?;
         write!(f, "{}", self.violations)
     }
@@ -514,6 +558,28 @@ pub(crate) mod tests {
             report.to_string().contains("FAILED fault `kill-nodee` after 3 ms: exit status: 127"),
             "{report}"
         );
+    }
+
+    #[test]
+    fn a_run_in_which_no_room_was_judged_is_not_ok() {
+        let report = made_up();
+        let verdict = |whole, in_part, reliable: Option<&ReliableFigures>| {
+            let rooms = JudgedRooms { whole, in_part };
+            Verdict::of(&Violations::default(), &report.published, reliable, rooms, Some("late"))
+        };
+        assert_eq!(verdict(0, 4, None), Verdict::NothingJudged);
+        assert_eq!(verdict(1, 3, None), Verdict::GeneratorLimited);
+        assert_eq!(verdict(0, 0, None), Verdict::GeneratorLimited, "a run without devices");
+        // The store was asked for the durable messages.
+        assert_eq!(verdict(0, 4, report.reliable.as_ref()), Verdict::GeneratorLimited);
+    }
+
+    #[test]
+    fn rooms_that_were_not_judged_are_told() {
+        let told =
+            |whole, in_part| Report { judged_rooms: JudgedRooms { whole, in_part }, ..made_up() }.to_string();
+        assert!(told(3, 1).contains("not judged   missing messages in 1 of 4 rooms"), "{}", told(3, 1));
+        assert!(!told(4, 0).contains("not judged"));
     }
 
     #[test]

@@ -9,13 +9,14 @@ mod stored;
 use std::io::Write as _;
 
 use crate::clock::{monotonic_ns, unix_ms};
+use crate::devices::type_figures::TypeFigures;
 use crate::error::RunError;
 use crate::figures::latency::{Latency, Percentiles};
 use crate::figures::ratio;
 use crate::fleet::preflight;
 use crate::fleet::processes::{Fleet, Latest};
 use crate::fleet::words::{Order, WorkerResult};
-use crate::ledger::Kind;
+use crate::ledger::{Kind, Violations};
 use crate::machine::environment::Environment;
 use crate::node::cpu::{CpuFigures, Meter, Spent};
 use crate::node::faults::{FaultDone, Faults};
@@ -266,9 +267,7 @@ fn settle(
     let mut merged = Merged::of(results);
     let accounts = merged.check_rooms(outcomes, plan);
     merged.check_readable(plan);
-    if let Some(doors) = &aside.silence {
-        merged.violations.add(Kind::NodeSilent, 1, || silence_words(doors, outcomes.iter().chain(reliable)));
-    }
+    judge_silence(&aside, outcomes.iter().chain(reliable), &mut merged.violations);
     let Ended { took_ms, stopped_after_ms, .. } = aside.ended;
     let first_to_last = merged.first_to_last(plan);
     let generator = with_publishers(merged.generator, outcomes.iter().chain(reliable));
@@ -279,15 +278,12 @@ fn settle(
     let cpu = CpuFigures::of(aside.spent, &merged.seen, plan, pull_time.deadline_ns);
     let types =
         TypeTable::of(plan, outcomes, &merged.types, &merged.readings, &accounts, &first_to_last.types);
-    let Merged { seen, violations, joins, moves, .. } = merged;
-    let mut server = aside.server;
-    let moments: Vec<_> = merged.types.iter().flat_map(|figures| figures.timeline.moments()).collect();
-    enter_deliveries(&mut server, &moments);
+    let server = with_deliveries(aside.server, &merged.types);
+    let Merged { seen, violations, joins, moves, judged_rooms, .. } = merged;
     let published = PublishedFigures::of(outcomes, took_ms);
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
     let limited = generator.limit(lateness.p99_ms);
-    let whole = Verdict::of(&violations, &published, reliable.as_ref(), limited.as_deref());
-    let verdict = whole.of_a_part(stopped_after_ms.is_some());
+    let verdict = Verdict::of(&violations, &published, reliable.as_ref(), judged_rooms, limited.as_deref());
     let seconds = ratio(plan.seconds_milli, 1_000);
     let stopped_after = stopped_after_ms.map(|after_ms| ratio(after_ms, 1_000));
     Report {
@@ -326,10 +322,28 @@ fn settle(
         lateness,
         answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
         cpu,
-        verdict,
+        judged_rooms,
+        verdict: verdict.of_a_part(stopped_after_ms.is_some()),
         violations,
     }
     .held_to(&plan.thresholds)
+}
+
+fn judge_silence<'a>(
+    aside: &Aside,
+    outcomes: impl Iterator<Item = &'a Outcomes> + Clone,
+    violations: &mut Violations,
+) {
+    if let Some(doors) = &aside.silence {
+        violations.add(Kind::NodeSilent, 1, || silence_words(doors, outcomes));
+    }
+}
+
+/// The samples of the node, with the messages that devices got in the same seconds.
+fn with_deliveries(mut samples: Vec<Sample>, types: &[TypeFigures]) -> Vec<Sample> {
+    let moments: Vec<_> = types.iter().flat_map(|figures| figures.timeline.moments()).collect();
+    enter_deliveries(&mut samples, &moments);
+    samples
 }
 
 fn with_publishers<'a>(

@@ -13,9 +13,9 @@ use crate::ledger::{
     check_counter, check_lives, check_stored, check_stream, slow_apply_age_max_ns,
 };
 use crate::publish::publisher::Outcomes;
-use crate::report::ReliableFigures;
 use crate::report::generator::GeneratorFigures;
 use crate::report::last_device::FirstToLastTable;
+use crate::report::{JudgedRooms, ReliableFigures};
 use crate::run::stored::{self, PullTime};
 use crate::scenario::plan::Plan;
 
@@ -39,6 +39,8 @@ pub(crate) struct Merged {
     rooms: BTreeMap<(u32, String), RoomSeen>,
     stream_tally: StreamTally,
     after_return: Latency,
+    /// Filled by [`Merged::check_rooms`].
+    pub(crate) judged_rooms: JudgedRooms,
     /// Room -> lives of its stream, each with its own epoch.
     streams: BTreeMap<u32, Vec<StreamSeen>>,
 }
@@ -111,13 +113,18 @@ impl Merged {
                 let run = &lives[1].run;
                 self.violations.add(Kind::Altered, 1, || format!("room {room}: an unexpected run {run}"));
             }
+            // While all devices were away, no device saw the messages of the room.
+            let is_judged = match &**lives {
+                [seen] => !seen.starts.is_empty(),
+                lives => lives.iter().all(|seen| seen.is_watched()),
+            };
+            self.judged_rooms.add(is_judged);
             for ((kind, load), (outcomes, account)) in
                 (0_u8..).zip(&plan.loads).zip(published.iter().zip(&mut accounts))
             {
                 let case = Case { kind, load, published: &outcomes.published, others: plan.others };
                 match (&**lives, load.is_counter()) {
-                    // While all devices were away, no device saw the messages of the room.
-                    ([seen], is_counter) if !seen.starts.is_empty() => account.add(if is_counter {
+                    ([seen], is_counter) if is_judged => account.add(if is_counter {
                         check_counter(&case, seen, &mut self.violations)
                     } else {
                         check(&case, seen, &mut self.violations)

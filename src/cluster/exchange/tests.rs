@@ -9,12 +9,12 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::cluster::calls::{CallOutcome, NodeAnswer, NodeRequest};
 use crate::shard::directory;
-use crate::shard::lane::{Control, Delivery, HomeSaid, Welcome};
+use crate::shard::lane::{Control, Delivery, HomeSaid};
 use crate::shard::ways::{FromNode, Way};
-use roomcast_core::fanout::segment::{Level, StreamPlace};
+use roomcast_core::fanout::segment::Level;
 use roomcast_core::limits::{LINK_CALLS_MAX, NODE_CALL_AGE_MAX};
 use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
-use roomcast_core::room::{CarryWant, Join, Reach, RefreshWant, SegmentSaid};
+use roomcast_core::room::{CarryWant, Reach, RefreshWant, SegmentSaid};
 
 const SEEDS: u64 = 500;
 const SHARDS: usize = 2;
@@ -489,81 +489,6 @@ fn another_version_closes_the_link_once() {
     assert!(matches!(side.ways[0].way.back.pop(), Some(FromNode::Reset { .. })));
     assert!(side.ways[0].way.back.is_empty(), "told once");
     assert_eq!(side.exchange.poll_send(), None);
-}
-
-/// `cargo test --release -p roomcast --lib the_cost_of_a_forwarded_join -- --ignored --nocapture` prints the cost of
-/// a join and its welcome, at both ends of the link.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "the result")]
-fn the_cost_of_a_forwarded_join() {
-    const JOINS: u32 = 200_000;
-    let now = crate::clock::now();
-    let mut sides = met([side(0), side(1)], now);
-    let room = RoomName::parse("room-1").unwrap();
-    let homes = KEYS.map(|key| directory::home(&room, key, SHARDS));
-    let frame = Bytes::from(vec![1; 12_000]);
-    let pieces: Arc<[Bytes]> = (0..8).map(|_| Bytes::from(vec![2; 8_000])).collect();
-    let mut spent = [Duration::ZERO; 2];
-    let mut left = JOINS;
-    while left > 0 {
-        let turn = left.min(16);
-        left -= turn;
-        for connection in 0..u64::from(turn) {
-            let join = newcomer(connection);
-            let word =
-                NodeWord::ToHome(Control { room: room.clone(), run: None, said: SegmentSaid::Join(join) });
-            sides[0].ways[homes[0]].way.out.push(ToNode { node: OTHER[0], word }).unwrap();
-        }
-        for from in [0, 1] {
-            let begun = crate::clock::thread_cpu();
-            sides[from].exchange.turn(now);
-            let mut messages = Vec::new();
-            while let Some((_, message)) = sides[from].exchange.poll_send() {
-                messages.push(message);
-            }
-            spent[from] += crate::clock::thread_cpu() - begun;
-            let begun = crate::clock::thread_cpu();
-            for message in messages {
-                sides[1 - from].exchange.take(message, now);
-            }
-            spent[1 - from] += crate::clock::thread_cpu() - begun;
-            while let Some(told) = sides[1 - from].ways[homes[1 - from]].way.back.pop() {
-                let FromNode::Word {
-                    word: NodeWord::ToHome(Control { said: SegmentSaid::Join(join), .. }),
-                    ..
-                } = told
-                else {
-                    continue;
-                };
-                let said = HomeSaid::Welcome(Box::new(welcome_to(join, &frame, &pieces)));
-                let word = NodeWord::ToBranch(Delivery { room: room.clone(), run: Run(1), said });
-                sides[1].ways[homes[1]].way.out.push(ToNode { node: OTHER[1], word }).unwrap();
-            }
-        }
-    }
-    let [branch, home] = spent.map(|spent| spent / JOINS);
-    eprintln!("a forwarded join: {home:?} at the home's node, {branch:?} at the branch's");
-}
-
-fn newcomer(connection: u64) -> Join {
-    let encoding = Encoding::Json;
-    Join { shard: 0, connection, join: 1, encoding, seen: None, cursor: None, device: 77, moved: false }
-}
-
-fn welcome_to(join: Join, frame: &Bytes, pieces: &Arc<[Bytes]>) -> Welcome {
-    Welcome {
-        seq: Seq(5),
-        shard: join.shard,
-        connection: join.connection,
-        join: join.join,
-        encoding: join.encoding,
-        epoch: None,
-        place: StreamPlace::UNKNOWN,
-        latest: None,
-        frame: frame.clone(),
-        pieces: Arc::clone(pieces),
-    }
 }
 
 /// A word of a home about a batch.

@@ -1,60 +1,22 @@
 //! Threads of two nodes over a real NATS server, with real logs.
 
-use std::io::Write as _;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
 use tokio::time::sleep;
 
+use self::nats::{NatsServers, NatsSetting};
 use super::*;
 use crate::store::jetstream;
 use crate::store::writer::StoreHandle;
 use roomcast_core::cluster::SlotHome;
 
-/// A nats-server on loopback with a folder of its own, killed on drop.
-struct Server {
-    child: Child,
-    folder: PathBuf,
-    url: String,
-}
+#[path = "../../../tests/support/nats.rs"]
+mod nats;
 
-impl Server {
-    /// `None`: this machine has no nats-server, and the caller's test has not run.
-    async fn start(test: &str) -> Option<Self> {
-        let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats/bin/nats-server");
-        let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
-        let Some(program) = named.or_else(|| installed.is_file().then_some(installed)) else {
-            let line =
-                format!("skipped: TC {test}: NOT RUN: NATS_SERVER names no nats-server (scripts/nats.sh)");
-            writeln!(io::stderr(), "{line}").ok();
-            return None;
-        };
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let folder = std::env::temp_dir().join(format!("roomcast-cluster-{}-{port}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("server.conf");
-        let store = folder.display();
-        let text = format!(
-            "listen: \"127.0.0.1:{port}\"\n\
-             jetstream {{ store_dir: \"{store}\", max_file_store: 100GB, sync_interval: 2m }}\n"
-        );
-        std::fs::write(&file, text).unwrap();
-        let mut command = Command::new(program);
-        command.arg("--config").arg(file).stdout(Stdio::null()).stderr(Stdio::null());
-        let server =
-            Self { child: command.spawn().unwrap(), folder, url: format!("nats://127.0.0.1:{port}") };
-        until(10, async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await;
-        Some(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        std::fs::remove_dir_all(&self.folder).ok();
-    }
+/// A server that takes clients. `None`: this machine has none, and the caller's test has not run.
+async fn server(test: &str) -> Option<NatsServers> {
+    let servers =
+        NatsServers::spawn(&format!("TC {test}"), NatsSetting { syncs: false, ..NatsSetting::ONE })?;
+    until(10, async || servers.are_open()).await;
+    Some(servers)
 }
 
 /// Waits for a fact, for some seconds at most. The result is the time that it took.
@@ -76,9 +38,9 @@ struct TestNode {
 }
 
 impl TestNode {
-    fn start(server: &Server, name: &str) -> Self {
+    fn start(server: &NatsServers, name: &str) -> Self {
         let config = ClusterConfig {
-            servers: vec![server.url.clone()],
+            servers: server.urls(),
             name: "rc".to_owned(),
             node: name.to_owned(),
             region: "eu".to_owned(),
@@ -126,7 +88,7 @@ impl TestNode {
 
 #[tokio::test]
 async fn a_killed_node_is_missed_within_one_and_a_half_seconds_and_its_slots_move() {
-    let Some(server) = Server::start("killed").await else { return };
+    let Some(server) = server("killed").await else { return };
     let one = TestNode::start(&server, "node-1");
     let two = TestNode::start(&server, "node-2");
     until(5, async || one.living() == 1 && two.living() == 1).await;
@@ -147,7 +109,7 @@ async fn a_killed_node_is_missed_within_one_and_a_half_seconds_and_its_slots_mov
 
 #[tokio::test]
 async fn a_goodbye_is_heard_at_once() {
-    let Some(server) = Server::start("goodbye").await else { return };
+    let Some(server) = server("goodbye").await else { return };
     let one = TestNode::start(&server, "node-1");
     let two = TestNode::start(&server, "node-2");
     until(5, async || one.living() == 1 && two.living() == 1).await;

@@ -44,6 +44,7 @@ pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {
             Verdict::GeneratorLimited => return Some(format!("the {name} run was generator-limited")),
             Verdict::Partial => return Some(format!("the {name} run was stopped early")),
             Verdict::NothingPublished => return Some(format!("the {name} run published nothing")),
+            Verdict::NothingJudged => return Some(format!("the {name} run judged nothing")),
             Verdict::Ok | Verdict::ThresholdFailed | Verdict::Violations => {}
         }
     }

@@ -138,6 +138,7 @@ fn broken_rules(report: &Report, measured: &ProbeFigures, bar: Bar) -> Vec<Strin
     let verdict = match report.verdict {
         Verdict::Violations => Some("a promise was broken".to_owned()),
         Verdict::NothingPublished => Some("nothing was published".to_owned()),
+        Verdict::NothingJudged => Some("nothing was judged".to_owned()),
         Verdict::Partial => Some("the run was stopped early".to_owned()),
         Verdict::GeneratorLimited => Some(limit()),
         // A failed threshold is among the conditions.

@@ -242,6 +242,7 @@ fn unusable_because(report: &Report, cpu: f64, processors: f64) -> Option<String
     match report.verdict {
         Verdict::Violations => Some("a promise was broken".into()),
         Verdict::NothingPublished => Some("nothing was published".into()),
+        Verdict::NothingJudged => Some("nothing was judged".into()),
         Verdict::Partial => Some("the run was stopped early".into()),
         _ if report.cpu.spent.is_none() => {
             Some(report.cpu.missing_because.clone().unwrap_or_else(|| "no processor time".into()))

@@ -21,6 +21,7 @@ pub(crate) fn page(report: &Report) -> Page {
         Verdict::Partial => (Tone::Odd, "Stopped early"),
         Verdict::ThresholdFailed => (Tone::Bad, "A threshold failed"),
         Verdict::NothingPublished => (Tone::Bad, "Nothing was published"),
+        Verdict::NothingJudged => (Tone::Bad, "Nothing was judged"),
         Verdict::Violations => (Tone::Bad, "Promises were broken"),
     };
     let words = report.verdict_words();

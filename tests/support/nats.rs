@@ -1,0 +1,168 @@
+//! Real nats-servers on loopback: one, or several that make up a cluster, with JetStream and a folder of their own.
+//!
+//! Tests, the unit tests of the cluster's thread and a bench include this file by its path, so it uses only std.
+//! Each waits for ready servers in its own way.
+#![allow(dead_code, reason = "each user needs a part of it")]
+#![allow(clippy::unwrap_used, reason = "clippy sees only #[test] functions as tests, and these serve them")]
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The settings of servers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NatsSetting {
+    pub(crate) count: usize,
+    /// The servers sync before they acknowledge.
+    pub(crate) syncs: bool,
+    /// The system account has the user that a node asks for on loopback.
+    pub(crate) has_system_user: bool,
+}
+
+impl NatsSetting {
+    /// One server that syncs, with a user of the system account.
+    pub(crate) const ONE: Self = Self { count: 1, syncs: true, has_system_user: true };
+    /// Three such servers.
+    pub(crate) const THREE: Self = Self { count: 3, ..Self::ONE };
+}
+
+/// NATS servers, killed on drop.
+#[derive(Debug)]
+pub(crate) struct NatsServers {
+    program: PathBuf,
+    folder: PathBuf,
+    setting: NatsSetting,
+    servers: Vec<NatsServer>,
+}
+
+#[derive(Debug)]
+struct NatsServer {
+    clients: SocketAddr,
+    routes: SocketAddr,
+    monitor: SocketAddr,
+    /// `None`: killed.
+    child: Option<Child>,
+}
+
+impl NatsServers {
+    /// Starts servers. `None`, and a line on stderr: this machine has no nats-server, and the caller has not run.
+    pub(crate) fn spawn(caller: &str, setting: NatsSetting) -> Option<Self> {
+        let Some(program) = nats_server() else {
+            let line =
+                format!("skipped: {caller}: NOT RUN: no nats-server; bash scripts/nats.sh installs one");
+            writeln!(io::stderr(), "{line}").ok();
+            return None;
+        };
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("roomcast-nats-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        // Routes between servers are in their configuration, so port 0 would not do. Bound all at once, so that no
+        // two servers get the same port.
+        let bound: Vec<TcpListener> =
+            (0..3 * setting.count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+        let ports: Vec<SocketAddr> = bound.iter().map(|port| port.local_addr().unwrap()).collect();
+        drop(bound);
+        let server = |ports: &[SocketAddr]| NatsServer {
+            clients: ports[0],
+            routes: ports[1],
+            monitor: ports[2],
+            child: None,
+        };
+        let mut servers = Self { program, folder, setting, servers: ports.chunks(3).map(server).collect() };
+        (0..setting.count).for_each(|server| servers.start_one(server));
+        Some(servers)
+    }
+
+    /// Starts a server that does not run, with what it has on disk.
+    pub(crate) fn start_one(&mut self, server: usize) {
+        let config = self.folder.join(format!("n{server}.conf"));
+        fs::write(&config, self.config(server)).unwrap();
+        let log = File::options().create(true).append(true).open(config.with_extension("log")).unwrap();
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(config).stdout(Stdio::null()).stderr(log);
+        self.servers[server].child = Some(command.spawn().unwrap());
+    }
+
+    /// The configuration of a server, as docs/cluster.md asks for it.
+    fn config(&self, server: usize) -> String {
+        let NatsServer { clients, routes, monitor, .. } = &self.servers[server];
+        let folder = self.folder.join(format!("n{server}"));
+        let sync = if self.setting.syncs { "always" } else { "2m" };
+        let mut text = format!(
+            "server_name: n{server}\n\
+             listen: \"{clients}\"\n\
+             http: \"{monitor}\"\n\
+             max_pending: 64MB\n\
+             no_fast_producer_stall: true\n\
+             jetstream {{ store_dir: \"{}\", max_file_store: 100GB, sync_interval: {sync} }}\n",
+            folder.display()
+        );
+        if self.setting.has_system_user {
+            text += "accounts { $SYS { users: [{ user: sys, password: sys }] } }\n";
+        }
+        // A lone server that is told of a cluster waits for the others for ever.
+        if self.servers.len() > 1 {
+            let others: Vec<String> =
+                self.servers.iter().map(|server| format!("\"nats://{}\"", server.routes)).collect();
+            let others = others.join(", ");
+            text += &format!("cluster {{ name: test, listen: \"{routes}\", routes: [{others}] }}\n");
+        }
+        text
+    }
+
+    /// Ends a server as a crash of its process would.
+    pub(crate) fn kill(&mut self, server: usize) {
+        if let Some(mut child) = self.servers[server].child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// The processes that run.
+    pub(crate) fn children(&self) -> impl Iterator<Item = &Child> {
+        self.servers.iter().filter_map(|server| server.child.as_ref())
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// The URLs of the servers for clients.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(|server| format!("nats://{}", server.clients)).collect()
+    }
+
+    /// The URLs as the value of `cluster.nats`.
+    pub(crate) fn toml(&self) -> String {
+        let urls: Vec<String> = self.urls().iter().map(|url| format!("\"{url}\"")).collect();
+        format!("[{}]", urls.join(", "))
+    }
+
+    /// The address at which a server tells of itself over HTTP.
+    pub(crate) fn monitor(&self, server: usize) -> SocketAddr {
+        self.servers[server].monitor
+    }
+
+    /// True if all servers take clients.
+    pub(crate) fn are_open(&self) -> bool {
+        self.servers.iter().all(|server| TcpStream::connect(server.clients).is_ok())
+    }
+}
+
+impl Drop for NatsServers {
+    fn drop(&mut self) {
+        (0..self.servers.len()).for_each(|server| self.kill(server));
+        fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+/// A nats-server of this machine: the one that is named, or the one that `scripts/nats.sh` installs.
+fn nats_server() -> Option<PathBuf> {
+    let named = std::env::var_os("NATS_SERVER").map(PathBuf::from);
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/nats/bin/nats-server");
+    named.or_else(|| installed.is_file().then_some(installed))
+}
