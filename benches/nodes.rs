@@ -100,12 +100,9 @@ fn nodes<const N: usize>(server: &NatsServers, names: [(&str, Option<&str>); N])
     });
     for node in &started {
         until("the node is ready", || get(node.ops_door, "/readyz").is_some_and(|answer| answer.code == 200));
-        // Held here or heard of: no slot is homeless.
         until("all slots have homes", || {
-            (0..256).all(|n| {
-                get(node.viewer_door, &format!("/v1/route?room=r{n}"))
-                    .is_some_and(|answer| answer.code == 200)
-            })
+            let slots = |state: &str| series(node, &format!("roomcast_slots{{state=\"{state}\"}}"));
+            slots("nobody") + slots("frozen") == 0.0
         });
     }
     started
@@ -132,9 +129,20 @@ fn get(door: SocketAddr, path: &str) -> Option<Answer> {
 
 /// The sum of a metric over its labels.
 fn metric(node: &Node, name: &str) -> f64 {
+    sum_of(node, |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+}
+
+/// The value of one series.
+fn series(node: &Node, name: &str) -> f64 {
+    sum_of(node, |line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')))
+}
+
+fn sum_of(node: &Node, is_meant: impl Fn(&str) -> bool) -> f64 {
     let text = get(node.ops_door, "/metrics").expect("the door answers").body;
-    let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-    text.lines().filter(of_name).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    text.lines()
+        .filter(|line| is_meant(line))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
 }
 
 /// A run of the load generator against these nodes.
@@ -310,7 +318,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// Processor time of a shard in memory for each join of a room of its own: no socket, and no handshake.
+/// Processor time of a shard in memory for each join to one room: no socket, and no handshake.
 fn local_join(joins: u64) -> Duration {
     let now = roomcast::clock::now();
     let peers = lane::mesh(1, lane::LaneBounds::default()).remove(0);
@@ -383,10 +391,16 @@ fn idle_share(node: &Node, cpu: impl Fn() -> Duration) -> f64 {
     (cpu() - before).as_secs_f64() / (now() - began).as_secs_f64()
 }
 
-/// Entries on links of these nodes that no publish has caused: a forwarded one makes a call and an answer.
+/// Entries on links of these nodes that no call has caused: a forwarded publish, or a question for a route, makes a
+/// call and an answer. Links are counted twice a second.
 fn fan_out_entries(nodes: &[Node]) -> f64 {
+    park_timeout(Duration::from_secs(1));
     let sum = |name: &str| nodes.iter().map(|node| metric(node, name)).sum::<f64>();
-    sum("roomcast_link_frames_total") - 2.0 * sum("roomcast_node_calls_total")
+    let calls = |outcome: &str| {
+        let name = format!("roomcast_node_calls_total{{outcome=\"{outcome}\"}}");
+        nodes.iter().map(|node| series(node, &name)).sum::<f64>()
+    };
+    sum("roomcast_link_frames_total") - 2.0 * (calls("answered") + calls("unknown"))
 }
 
 fn batches(nodes: &[Node]) -> f64 {
@@ -413,9 +427,13 @@ fn cold() {
         ("--route", format!("http://{}", nodes[0].viewer_door)),
     ]);
     let load = Load { devices, devices_at: nodes.iter().collect(), publishes_at: &nodes[0], flags };
+    let child = load.start();
+    let members = || nodes.iter().map(|node| metric(node, "roomcast_members")).sum::<f64>();
+    until("the devices have joined", || members() >= devices as f64);
+    // Devices ask for routes before they join.
     let before = fan_out_entries(&nodes);
     let batches_before = batches(&nodes);
-    judge(load.start());
+    judge(child);
     let entries = fan_out_entries(&nodes) - before;
     let cut = batches(&nodes) - batches_before;
     print(&format!(

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Parser;
 use roomcast::config::args::{Args, Command, Look};
 use roomcast::config::{self, Loaded, Log, LogFormat, Reloaded};
-use roomcast::server::{Server, StartError};
+use roomcast::server::{Server, StartError, WhyLeave};
 use roomcast_core::limits::RELOAD_AGE_MAX;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
@@ -28,8 +28,10 @@ const BAD_CONFIGURATION: u8 = 1;
 const CANNOT_START: u8 = 2;
 /// Exit code: a second signal ended the drain.
 const CUT_SHORT: u8 = 3;
-/// Exit code: the node drained, since it could not stay in its cluster.
-const LEFT_CLUSTER: u8 = 4;
+/// Exit code: the node drained, since a later process has its name in the cluster. A restart would end that one.
+const NAME_TAKEN: u8 = 4;
+/// Exit code: the node drained, since a bug had ended its cluster's thread.
+const CLUSTER_ENDED: u8 = 5;
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -101,7 +103,7 @@ impl Signals {
     }
 }
 
-/// Serves until the first signal to stop, or until the node has to leave its cluster, and drains. A second signal ends the drain.
+/// Serves until the first signal to stop, or until the node has to leave its cluster, and drains. A further signal ends the drain.
 async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
     // Caught first: a reload that comes during the start would kill the process.
     let Ok(mut signals) = Signals::catch() else { return ExitCode::from(CANNOT_START) };
@@ -115,6 +117,7 @@ async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
         Err(error) => return refuse(error, CANNOT_START),
     };
     let _ = say(io::stdout(), &server.doors());
+    let mut stops = 1;
     let code = loop {
         tokio::select! {
             is_reload = signals.is_reload() => {
@@ -122,7 +125,14 @@ async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
                     break ExitCode::SUCCESS;
                 }
             }
-            () = server.must_leave() => break ExitCode::from(LEFT_CLUSTER),
+            why = server.must_leave() => {
+                // A supervisor that sees the drain may stop the node: devices are told goodbye all the same.
+                stops = 2;
+                break ExitCode::from(match why {
+                    WhyLeave::NameTaken => NAME_TAKEN,
+                    WhyLeave::ThreadEnded => CLUSTER_ENDED,
+                });
+            }
         }
         // A stop is heard during a reload, too: a file on a disk that hangs takes as long as the disk.
         tokio::select! {
@@ -133,9 +143,14 @@ async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
             }
         }
     };
+    let cut_short = async {
+        for _ in 0..stops {
+            signals.stop().await;
+        }
+    };
     tokio::select! {
         () = server.drain() => code,
-        () = signals.stop() => ExitCode::from(CUT_SHORT),
+        () = cut_short => ExitCode::from(CUT_SHORT),
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock;
+pub use crate::cluster::thread::WhyLeave;
 use crate::cluster::thread::{ClusterHandle, ClusterStartError};
 use crate::config::Config;
 use crate::http::accept::places::Places;
@@ -229,9 +230,8 @@ impl Server {
         self.node.metrics.reloaded(ReloadOutcome::Refused);
     }
 
-    /// Waits until the node has to leave its cluster: a later process runs under its name, or a bug has ended the
-    /// cluster's thread. Without a cluster: for ever.
-    pub async fn must_leave(&self) {
+    /// Waits until the node has to leave its cluster. Without a cluster: for ever.
+    pub async fn must_leave(&self) -> WhyLeave {
         match &self.cluster {
             Some(cluster) => cluster.must_leave().await,
             None => pending().await,

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::cluster::life;
+use support::cut::Open;
 use support::device::{list, reliable};
 use support::{Cluster, Device, Encoding, Heard, comes, until};
 use tokio::sync::Mutex;
@@ -214,5 +215,82 @@ async fn a_cluster_without_nats_for_a_while_refuses_and_goes_on_in_the_same_run(
     assert_eq!(runs.1, life(&devices[0].welcome).1, "the same run");
     for device in &mut devices {
         assert_eq!(next_reliable(device).await[0]["id"], "back");
+    }
+}
+
+/// Hears a device up to a reliable message, told by a welcome, a batch or a carry. Returns the ids of all reliable
+/// messages on the way, each once.
+async fn ids_up_to(device: &mut Device, id: &str) -> Vec<String> {
+    let mut ids: Vec<String> = Vec::new();
+    while ids.last().is_none_or(|last| last != id) {
+        for message in next_reliable(device).await {
+            let told = message["id"].as_str().unwrap_or_default().to_owned();
+            // Carried again until it is acknowledged.
+            if !ids.contains(&told) {
+                ids.push(told);
+            }
+        }
+    }
+    ids
+}
+
+#[tokio::test]
+async fn a_home_that_is_cut_off_in_any_direction_orders_nothing_and_its_rooms_go_on_elsewhere() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(cluster) = Cluster::start_on_ways("TC a home is cut off", 3).await else { return };
+    let mut devices = one_at_each(&cluster, "r1").await;
+    let epoch = life(&devices[0].welcome).0;
+    let mut published = Vec::new();
+    let cuts = [
+        ("both", Open::NONE),
+        ("deaf", Open { to_client: false, ..Open::BOTH }),
+        ("mute", Open { to_server: false, ..Open::BOTH }),
+    ];
+    for (name, cut) in cuts {
+        let home = cluster.home(0, "r1").await;
+        let other = cluster.others(home)[0];
+        cluster.ways[home].set(cut);
+        // The cut-off home refuses what it is asked, and does not say that it would have lost it.
+        until("a refusal of the cut-off home", async || {
+            let door = cluster.doors[home].publisher_door();
+            let answer = door.try_publish("r1", &coupon(&format!("{name}-refused"))).await?;
+            let codes = ["no_home", "not_home", "cluster_unreachable", "store_failing", "node_silent"];
+            (answer.status == 503 && codes.iter().any(|code| answer.json()["code"] == **code)).then_some(())
+        })
+        .await;
+        // The others go on without it.
+        let id = format!("{name}-elsewhere");
+        until("a coupon of the next home", async || {
+            let door = cluster.doors[other].publisher_door();
+            let answer = door.try_publish("r1", &coupon(&id)).await?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        assert_ne!(cluster.home(other, "r1").await, home, "{name}");
+        cluster.ways[home].set(Open::BOTH);
+        // The refused coupon may have been stored: its outcome was unknown. The repeat says how it ended.
+        for id in [format!("{name}-refused"), format!("{name}-healed")] {
+            until("a coupon after the cut", async || {
+                let door = cluster.doors[home].publisher_door();
+                let answer = door.try_publish("r1", &coupon(&id)).await?;
+                (answer.status == 200).then_some(())
+            })
+            .await;
+            published.push(id);
+        }
+        published.push(id);
+        let healed = format!("{name}-healed");
+        for device in &mut devices {
+            let ids = ids_up_to(device, &healed).await;
+            assert!(ids.contains(&format!("{name}-refused")) && ids.len() == 3, "{name}: {ids:?}");
+        }
+    }
+    for doors in &cluster.doors {
+        let page = doors.pull("r1", None).await;
+        assert_eq!(page["epoch"], epoch.as_str(), "{page}");
+        let messages = list(&page, "reliable");
+        let ids: BTreeSet<&str> = messages.iter().filter_map(|message| message["id"].as_str()).collect();
+        assert_eq!(ids.len(), messages.len(), "each once: {page}");
+        assert_eq!(ids, published.iter().map(String::as_str).collect(), "{page}");
     }
 }

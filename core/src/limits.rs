@@ -570,7 +570,7 @@ pub const LOG_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Appends of a stream under way at a time, of one node. Above: they wait in line. As many as keep three servers
 /// busy: 64 over all streams.
 pub const LOG_STREAM_APPENDS_MAX: usize = 8;
-/// Time in which an append has its turn. Later: it goes to the end of the line.
+/// Time in which a claim has its turn. Later: it goes to the end of the line. A record has [`LOG_APPEND_PATIENCE`].
 pub const LOG_TURN_AGE_MAX: Duration = Duration::from_secs(5);
 /// Time in which JetStream knows a repeated append by its id. An append is repeated within seconds.
 pub const LOG_DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
@@ -592,7 +592,7 @@ pub const LOG_READ_PAUSE: Duration = Duration::from_millis(100);
 pub const LOG_HEARD_MAX: usize = 1024;
 /// Orders of the cluster to the log: several for each slot. Above: the cluster keeps the rest.
 pub const LOG_ORDERS_MAX: usize = 1024;
-/// Words of the log to the cluster. Above: proofs are dropped, and of other words the last one of each slot is kept.
+/// Words of the log to the cluster. Above: proofs are dropped, and of other words a slot's last ones are kept.
 pub const LOG_NEWS_MAX: usize = 1024;
 /// Requests of one shard in a turn of the log. Above: the others come first.
 pub const LOG_TURN_REQUESTS_MAX: usize = 128;
@@ -654,10 +654,10 @@ pub const LOG_CLAIM_AGE: Duration = Duration::from_secs(8 * 24 * 3600);
 pub const LOG_RENEW_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// Life of a renewal that only proves the right to order.
 pub const LOG_PROOF_AGE: Duration = Duration::from_secs(120);
-/// Time for the acknowledgement of an append, with all tries. Above: its outcome is unknown, and the slot is
-/// claimed again.
+/// Time for the acknowledgement of an append, with all tries, and before that for its turn. Above: its outcome is
+/// unknown, and the slot is claimed again; a record without its turn fails alone.
 pub const LOG_APPEND_PATIENCE: Duration = Duration::from_secs(1);
-/// Longest time for the acknowledgement of a claim. The time doubles with each claim that has none, or a slow server
+/// Longest time for the acknowledgement of a claim. The time doubles with each claim that is not answered in it, or a slow server
 /// would have more of them each second.
 pub const LOG_CLAIM_PATIENCE_MAX: Duration = Duration::from_secs(4);
 /// Time for the next part of a read. Above: a claim reads on from there, and a load or a page fails.

@@ -140,10 +140,11 @@ impl Exchange {
         self.nodes.insert(incarnation, node);
     }
 
-    /// Ends the link to a node, which is dead or has said goodbye. ShardEnds hear a reset, and calls are unknown.
-    pub(crate) fn part(&mut self, node: NodeKey, now: Now) {
+    /// Ends the link to a node, which is dead or has said goodbye. ShardEnds hear a reset, and calls are unknown. Returns
+    /// the last counts of the link.
+    pub(crate) fn part(&mut self, node: NodeKey, now: Now) -> Option<LinkTally> {
         self.now = Some(now.instant);
-        let Some(mut peer) = self.peers.remove(&node) else { return };
+        let mut peer = self.peers.remove(&node)?;
         peer.give_up();
         let incarnation = peer.incarnation();
         self.nodes.remove(&incarnation);
@@ -154,6 +155,7 @@ impl Exchange {
             self.first_generation = self.first_generation.max(forgotten.generation.saturating_add(1));
         }
         self.shards.tell_reset(node);
+        Some(peer.take_tally())
     }
 
     /// Takes a message of the bus. Bytes of strangers, of former lives and of unknown versions are dropped. The

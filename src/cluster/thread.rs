@@ -123,15 +123,31 @@ pub(crate) struct ClusterHandle {
     thread: Option<JoinHandle<()>>,
     /// Cuts the thread short: it drops everything without a word.
     cut: Arc<Notify>,
-    must_leave: Arc<Notify>,
+    must_leave: Arc<LeaveBell>,
 }
 
-/// Notifies when the thread ends, by a panic too.
-struct EndBell(Arc<Notify>);
+/// The reason for a node to leave its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyLeave {
+    /// A later process runs under the node's name, and the other nodes hear that one.
+    NameTaken,
+    /// A bug has ended the cluster's thread. Its panic was printed.
+    ThreadEnded,
+}
+
+/// The thread's word that the node has to leave.
+#[derive(Debug, Default)]
+struct LeaveBell {
+    is_name_taken: AtomicBool,
+    rung: Notify,
+}
+
+/// Rings when the thread ends, by a panic too.
+struct EndBell(Arc<LeaveBell>);
 
 impl Drop for EndBell {
     fn drop(&mut self) {
-        self.0.notify_one();
+        self.0.rung.notify_one();
     }
 }
 
@@ -142,10 +158,11 @@ impl ClusterHandle {
         self.bell.wake.notify_one();
     }
 
-    /// Waits until the node has to leave: a later process runs under its name, and the other nodes hear that one; or
-    /// a bug has ended the thread, and its panic was printed.
-    pub(crate) async fn must_leave(&self) {
-        self.must_leave.notified().await;
+    /// Waits until the node has to leave.
+    pub(crate) async fn must_leave(&self) -> WhyLeave {
+        self.must_leave.rung.notified().await;
+        let is_name_taken = self.must_leave.is_name_taken.load(Ordering::Acquire);
+        if is_name_taken { WhyLeave::NameTaken } else { WhyLeave::ThreadEnded }
     }
 
     /// Says goodbye and ends the thread, within [`GOODBYE_AGE_MAX`]. The other nodes claim the slots at once, so the
@@ -190,7 +207,7 @@ pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartErro
     let stage = Arc::<ClusterStage>::default();
     let bell = plan.bell.clone();
     let cut = Arc::<Notify>::default();
-    let must_leave = Arc::<Notify>::default();
+    let must_leave = Arc::<LeaveBell>::default();
     let (ready, is_ready) = handover::sync_channel(1);
     let thread = {
         let calls = calls.clone();
@@ -242,7 +259,7 @@ struct ClusterShell {
     ways: Vec<WayOut>,
     shown: Arc<ShownCell>,
     show_at: Instant,
-    must_leave: Arc<Notify>,
+    must_leave: Arc<LeaveBell>,
     bell: ClusterBell,
     region: String,
     viewer_url: String,
@@ -317,6 +334,8 @@ impl ClusterShell {
 
     async fn run(mut self, stage: &ClusterStage) {
         loop {
+            // In this order: a pause between the two readings must not lengthen the right to order.
+            let since_boot = clock::since_boot();
             let now = clock::now();
             if stage.is_stopped.load(Ordering::Acquire) {
                 return Box::pin(self.say_goodbye(now)).await;
@@ -325,7 +344,7 @@ impl ClusterShell {
                 self.is_draining = true;
                 self.tenure.view.drain(now.instant);
             }
-            let is_more = self.turn(now);
+            let is_more = self.turn(now, since_boot);
             let mut deadline = if is_more { now.instant } else { self.deadline() };
             if self.kept.is_some() {
                 // The links may not send what is due: nothing is to be done before the bus takes a message.
@@ -344,8 +363,9 @@ impl ClusterShell {
         }
     }
 
-    /// Takes a bounded turn. True: there is more to do at once.
-    fn turn(&mut self, now: Now) -> bool {
+    /// Takes a bounded turn. `since_boot`: the time since the machine's boot, read before `now`. True: there is more to
+    /// do at once.
+    fn turn(&mut self, now: Now, since_boot: Duration) -> bool {
         let suspended = clock::suspended();
         if suspended > self.suspended + SUSPENSION_MAX {
             warn!("the machine was suspended: all slots freeze until they are proven");
@@ -360,7 +380,7 @@ impl ClusterShell {
         self.tenure.view.due(now.instant);
         self.take_words(now);
         let right = self.tenure.view.right_until(now.instant).saturating_duration_since(now.instant);
-        if self.slots.move_right(clock::since_boot() + right) {
+        if self.slots.move_right(since_boot + right) {
             self.ways.iter().for_each(|way| (way.wake)());
         }
         self.tenure.order(|order| self.log.order(order));
@@ -428,9 +448,12 @@ impl ClusterShell {
                     self.show_at = now.instant;
                 }
                 ViewWord::Parted { node } => {
-                    let name = self.tenure.view.name_of(node).map(NodeName::as_str);
-                    warn!(node = name, key = node.0, "another node is dead, or has left");
-                    self.exchange.part(node, now);
+                    let peer = self.tenure.view.name_of(node).map_or("", NodeName::as_str);
+                    warn!(node = peer, key = node.0, "another node is dead, or has left");
+                    if let Some(tally) = self.exchange.part(node, now) {
+                        // Nothing waits for a node that has left.
+                        (self.report)(ClusterReport::Link { peer, tally, age: Duration::ZERO });
+                    }
                     self.show_at = now.instant;
                 }
                 ViewWord::Stands { slot, standing } => {
@@ -449,7 +472,8 @@ impl ClusterShell {
                 ViewWord::Reconnect => self.reconnect(),
                 ViewWord::NameTaken => {
                     error!("a later process runs under this node's name (cluster.node): this one drains");
-                    self.must_leave.notify_one();
+                    self.must_leave.is_name_taken.store(true, Ordering::Release);
+                    self.must_leave.rung.notify_one();
                 }
                 ViewWord::Claim { .. } | ViewWord::Release { .. } | ViewWord::Renew { .. } => {
                     unreachable!("tenure keeps the orders of the log")

@@ -43,6 +43,8 @@ const LATENCY_BUCKETS_S: [f64; 14] =
 /// Upper bounds of the window buckets, in seconds: direct (0), the default (0.1), and up to
 /// `flush.gather_max_ms` (1).
 const WINDOW_BUCKETS_S: [f64; 9] = [0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0];
+/// Upper bounds of the buckets of takeovers, in seconds: narrow around the promise (2 to 4).
+const TAKEOVER_BUCKETS_S: [f64; 10] = [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0];
 /// Upper bounds of the buckets of records, in messages.
 const ROWS_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1024.0];
 
@@ -252,7 +254,7 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Full(PUBLISH_TO_WRITE.name.to_owned()), &LATENCY_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(WINDOW.name.to_owned()), &WINDOW_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(LOG_COMMIT.name.to_owned()), &LATENCY_BUCKETS_S)?
-            .set_buckets_for_metric(Matcher::Full(TAKEOVER.name.to_owned()), &LATENCY_BUCKETS_S)?
+            .set_buckets_for_metric(Matcher::Full(TAKEOVER.name.to_owned()), &TAKEOVER_BUCKETS_S)?
             .set_buckets_for_metric(Matcher::Full(LOG_RECORD_ROWS.name.to_owned()), &ROWS_BUCKETS)?
             .build_recorder();
         let exposition = recorder.handle();

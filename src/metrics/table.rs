@@ -144,7 +144,7 @@ table! {
         "Slots of a cluster that this node holds, or claims. A node without `cluster.nats` has none.";
     CLAIMS = Counter "roomcast_claims_total" ["why"]
         "Claims of slots. `ordered`: by the cluster. `reopened`: by the log, after an append of unknown outcome.";
-    FENCED = Counter "roomcast_fenced_total" [] "Slots lost to another node's claim.";
+    FENCED = Counter "roomcast_fenced_total" [] "Slots lost to another node's claim, perhaps to be held again.";
     OUT_OF_TERM = Counter "roomcast_out_of_term_total" []
         "Records of an older term behind a newer claim, which are never sent. Past 0: acknowledged messages may be \
          lost, and the NATS servers are at fault.";
@@ -207,7 +207,8 @@ table! {
     TAKEOVER = Histogram "roomcast_takeover_seconds" []
         "Time from the last heartbeat of a slot's former node to the slot's rooms at this node.";
     REWELCOMES = Counter "roomcast_rewelcomes_total" []
-        "Members that were welcomed again on their connection, since their room had moved to another node.";
+        "Members that were welcomed again on their connection: their room has another home, or the link to it began \
+         anew.";
     STALE_WORDS = Counter "roomcast_stale_words_total" []
         "Words of other nodes about members or batches that a room does not know.";
     HANDSHAKES = Counter "roomcast_handshakes_accepted_total" [] "Devices answered with 101.";

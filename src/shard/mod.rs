@@ -97,6 +97,7 @@ impl<S: Socket> Shard<S> {
     /// Takes a bounded turn: entries of the lanes, due rooms, members of passes under way, connections past
     /// a deadline. True if there is more to do at once.
     pub fn turn(&mut self, now: Now) -> bool {
+        self.follow_slots(now);
         // Publishes since the last turn have left batches for segments here.
         self.exchange(now);
         let mut busy = self.take_from_nodes(now);

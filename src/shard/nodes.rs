@@ -89,18 +89,17 @@ impl<S: Socket> Shard<S> {
     /// Makes the shard one of a cluster: rooms belong to slots, and slots to nodes.
     #[must_use]
     pub(crate) fn in_cluster(mut self, slots: Arc<Slots>, out: WayOut) -> Self {
-        let branches = Branches::new(self.homes.home_key(), self.homes.heat_rules());
+        let branches = Branches::new(self.homes.plan());
         self.homes.nodes = Some(Nodes::new(slots, out));
         self.branches = Some(branches);
         self
     }
 
-    /// Follows the standings of slots, and takes a turn's worth of words of other nodes. True if more are there.
+    /// Takes a turn's worth of words of other nodes. True if more are there.
     pub(super) fn take_from_nodes(&mut self, now: Now) -> bool {
         if self.branches.is_none() {
             return false;
         }
-        self.follow_slots(now);
         for taken in 1..=TURN_ENTRIES_MAX {
             let Some(from) = self.homes.nodes.as_ref().and_then(|nodes| nodes.way.back.pop()) else { break };
             self.take_from_node(from, now);
@@ -160,8 +159,9 @@ impl<S: Socket> Shard<S> {
         self.send_words(now);
     }
 
-    /// Has rooms and branches follow the changes of their slots since the last look.
-    fn follow_slots(&mut self, now: Now) {
+    /// Has rooms and branches follow the changes of their slots since the last look, and the right to order. Called
+    /// before anything that may cut.
+    pub(super) fn follow_slots(&mut self, now: Now) {
         let Some(nodes) = &mut self.homes.nodes else { return };
         let changes = nodes.slots.changes();
         if changes == nodes.changes {

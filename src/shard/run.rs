@@ -149,6 +149,8 @@ impl Shell {
             }
             let now = clock::now();
             self.obey_ladder();
+            // A stopped process finds publishes here, and may have no right to order any more.
+            self.shard.borrow_mut().follow_slots(now);
             busy = self.take_in(now);
             self.weigh_ladder(now.instant);
             busy |= self.shard.borrow_mut().turn(now);

@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::cut::Way;
 use super::nats::{NatsServers, NatsSetting};
 use super::{Door, Doors, Process, until};
 
@@ -25,6 +26,8 @@ pub(crate) struct Cluster {
     nodes: Vec<Option<Process>>,
     /// The doors of each node, which a node that starts again has as before.
     pub(crate) doors: Vec<Doors>,
+    /// The ways of the nodes to the only server, if the test cuts them.
+    pub(crate) ways: Vec<Way>,
 }
 
 impl Cluster {
@@ -32,12 +35,27 @@ impl Cluster {
     /// machine has no nats-server.
     pub(crate) async fn start(test: &str, servers: usize, nodes: usize) -> Option<Self> {
         let servers = NatsServers::start(test, servers).await?;
-        let starting = (0..nodes).map(|node| servers.node(node, None));
+        let nats = servers.toml();
+        let starting = (0..nodes).map(|node| servers.node(node, None, &nats));
         let nodes: Vec<Process> = join_all(starting).await;
+        Some(Box::pin(Self::of(servers, nodes, Vec::new())).await)
+    }
+
+    /// As [`Cluster::start`], with one server, and a way of its own from each node to it.
+    pub(crate) async fn start_on_ways(test: &str, nodes: usize) -> Option<Self> {
+        let servers = NatsServers::start(test, 1).await?;
+        let ways = join_all((0..nodes).map(|_| Way::to(servers.clients()[0]))).await;
+        let urls: Vec<String> = ways.iter().map(|way| format!("[\"nats://{}\"]", way.address)).collect();
+        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, None, nats));
+        let nodes: Vec<Process> = join_all(starting).await;
+        Some(Box::pin(Self::of(servers, nodes, ways)).await)
+    }
+
+    async fn of(servers: NatsServers, nodes: Vec<Process>, ways: Vec<Way>) -> Self {
         let doors = nodes.iter().map(|node| node.doors).collect();
-        let cluster = Self { servers, nodes: nodes.into_iter().map(Some).collect(), doors };
+        let cluster = Self { servers, nodes: nodes.into_iter().map(Some).collect(), doors, ways };
         cluster.is_whole().await;
-        Some(cluster)
+        cluster
     }
 
     /// Waits until each living node is ready, and knows the homes of many rooms.
@@ -73,7 +91,7 @@ impl Cluster {
     /// Starts a killed node again, on its doors.
     pub(crate) async fn restart(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");
-        self.nodes[node] = Some(self.servers.node(node, Some(self.doors[node])).await);
+        self.nodes[node] = Some(self.servers.node(node, Some(self.doors[node]), &self.servers.toml()).await);
     }
 
     /// The number of the node that orders a room, by the route that the node `at` tells.
@@ -142,8 +160,8 @@ impl NatsServers {
         }
     }
 
-    /// Starts a node of the cluster, on free ports or on these doors.
-    async fn node(&self, number: usize, on: Option<Doors>) -> Process {
+    /// Starts a node of the cluster, on free ports or on these doors. `nats`: the value of `cluster.nats`.
+    async fn node(&self, number: usize, on: Option<Doors>, nats: &str) -> Process {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
@@ -157,7 +175,7 @@ impl NatsServers {
             .args(["--ops-listen", &on.ops.to_string(), "--shards", &SHARDS.to_string()])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("ROOMCAST__CLUSTER__NATS", self.toml())
+            .env("ROOMCAST__CLUSTER__NATS", nats)
             .env("ROOMCAST__CLUSTER__NODE", format!("node-{number}"))
             .env("ROOMCAST__CLUSTER__REPLICAS", self.count().min(3).to_string());
         Process::as_typed(command).await

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 pub(crate) mod cluster;
+pub(crate) mod cut;
 pub(crate) mod device;
 pub(crate) mod nats;
 pub(crate) mod process;

@@ -131,9 +131,14 @@ impl NatsServers {
         self.servers.len()
     }
 
+    /// The addresses of the servers for clients.
+    pub(crate) fn clients(&self) -> Vec<SocketAddr> {
+        self.servers.iter().map(|server| server.clients).collect()
+    }
+
     /// The URLs of the servers for clients.
     pub(crate) fn urls(&self) -> Vec<String> {
-        self.servers.iter().map(|server| format!("nats://{}", server.clients)).collect()
+        self.clients().iter().map(|client| format!("nats://{client}")).collect()
     }
 
     /// The URLs as the value of `cluster.nats`.

@@ -53,6 +53,8 @@ struct BranchSegment {
     census: Census,
     /// Batches that the segment has not taken, oldest first. At most `SEGMENT_QUEUED_MAX`.
     untaken: VecDeque<Seq>,
+    /// The newest batch that passed the segment, which was not told yet.
+    passed: Option<Seq>,
     /// Times that the segment was told to have its members join again, and has not said so yet.
     moving: u32,
 }
@@ -253,6 +255,10 @@ impl Branch {
             segment.moving -= u32::from(matches!(said, SegmentSaid::Moved));
             return self.forget_if_empty(shard);
         }
+        if let (SegmentSaid::Counted(_), Some(node), Some(_)) = (&said, self.home, run) {
+            // The counts of a life that ended here with a link: it may go on at its home, which knows its lives.
+            return self.said.push_back(BranchSaid::ToHome { node, run, said });
+        }
         // Words about an earlier life of the room change nothing.
         if run.is_none() || run != self.run {
             self.stale += u64::from(!matches!(said, SegmentSaid::Moved));
@@ -268,6 +274,11 @@ impl Branch {
                     let seq = self.segments.get_mut(&shard).and_then(|segment| segment.untaken.pop_front());
                     self.take(shard, seq, cost);
                 }
+                // One word for all that passed while the segment was stuck.
+                let passed = self.segments.get_mut(&shard).and_then(|segment| segment.passed.take());
+                if let (Some(seq), Some(run)) = (passed, run) {
+                    self.said.push_back(BranchSaid::Gap { shard, run, seq });
+                }
                 self.report_taken();
                 self.forget_if_empty(shard);
             }
@@ -281,7 +292,8 @@ impl Branch {
                     self.tell_home(SegmentSaid::Carry(want));
                 }
             }
-            SegmentSaid::Counted(_) | SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {
+            SegmentSaid::Counted(_) => {}
+            SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {
                 self.tell_home(said);
             }
         }
@@ -341,8 +353,10 @@ impl Branch {
         }
         let is_lost = |sent: &SentJoin| now.saturating_duration_since(sent.at) >= NODE_JOIN_AGE_MAX;
         for (_, SentJoin { key, .. }) in self.sent.extract_if(.., |_, sent| is_lost(sent)) {
-            // An answer that comes all the same finds no join.
-            self.joins.entry(key).and_modify(|waiting| waiting.stands = JoinStands::Apart);
+            // The other rooms of the connection come first. An answer that comes all the same finds no join.
+            if let Some(waiting) = self.joins.remove(&key) {
+                self.said.push_back(BranchSaid::GaveBack(waiting.join));
+            }
         }
         if let SlotHome::There(node) = home {
             self.attach(node);
@@ -427,7 +441,7 @@ impl Branch {
                     shards.push(*shard);
                 } else {
                     // The home counts a batch as taken that was on its way for long.
-                    self.said.push_back(BranchSaid::Gap { shard: *shard, run, seq });
+                    segment.passed = Some(seq);
                 }
             }
         }
@@ -536,6 +550,7 @@ impl Branch {
         for segment in self.segments.values_mut() {
             segment.census = Census::default();
             segment.untaken.clear();
+            segment.passed = None;
         }
         self.segments.retain(|_, segment| segment.moving > 0);
     }
@@ -591,7 +606,8 @@ impl Branch {
         // Batches behind one that a stuck segment does not take would become more and more.
         for at in (1..self.batches.len()).rev() {
             if self.batches[at].left == 0 {
-                self.batches[at - 1].through = self.batches[at].through;
+                // A home repeats no batch; another one may.
+                self.batches[at - 1].through = self.batches[at - 1].through.max(self.batches[at].through);
                 self.batches.remove(at);
             }
         }

@@ -385,7 +385,16 @@ impl View {
     #[must_use]
     pub fn right_until(&self, now: Instant) -> Instant {
         let of_echo = self.echo_at().map_or(now, |echo| echo + RIGHT_AGE_MAX);
-        of_echo.min(now + LOOK_AGE_MAX)
+        let until = of_echo.min(now + LOOK_AGE_MAX);
+        if self.members.hearing(RIGHT_AGE_MAX, now).is_most() {
+            return until;
+        }
+        // The right of each slot is its last proof's. The oldest one counts for all: the view looks again soon.
+        let proven = self.seats.iter().filter_map(|seat| match &seat.own {
+            Own::Held(Hold { frozen: None, proven, .. }) => Some(*proven + RIGHT_AGE_MAX),
+            Own::Held(_) | Own::Claiming(_) | Own::Not => None,
+        });
+        proven.fold(until, Instant::min)
     }
 
     /// Slot -> the first living node in the slot's rendezvous order that is not its home.

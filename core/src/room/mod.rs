@@ -208,6 +208,11 @@ impl Room {
         self.gathering.waiting().is_some() && self.may_cut()
     }
 
+    /// The moment at which batches that a node does not take hold up the room no longer.
+    pub fn lapse_due(&self) -> Option<Instant> {
+        self.segments.lapse_due(|| self.lapse_age())
+    }
+
     /// The reason why valid settings do not fit this room.
     pub fn unfit(&self, settings: &RoomSettings) -> Option<Unfit> {
         settings.unfit(&self.gathering.pace.rules, self.limits.changes_with(settings))
@@ -283,7 +288,7 @@ impl Room {
             self.audience.due,
             self.life.tidy_due,
             self.poll_store_due(),
-            self.segments.lapse_due(|| self.lapse_age()),
+            self.lapse_due(),
             drop,
             self.life.close_due().filter(|_| !self.life.is_frozen),
         ];
@@ -363,7 +368,10 @@ impl Room {
             Input::Configure(settings) => self.configure(&settings, now.instant),
             Input::Degrade(step) => self.gathering.degrade(step),
             Input::Due => self.due(now, tally),
-            Input::Flush => self.flush(now.instant, tally),
+            Input::Flush => {
+                self.lapse(now.instant);
+                self.flush(now.instant, tally);
+            }
             Input::Close => self.life.end = End::Closing,
             Input::PlaceLost { place } => self.lose_place(place, now.instant, tally),
             Input::Lapsed { place, seq } => self.segments.lapsed(place, seq),
@@ -455,7 +463,7 @@ impl Room {
         if is_due(self.life.tidy_due) {
             self.tidy(now);
         }
-        if is_due(self.segments.lapse_due(|| self.lapse_age())) {
+        if is_due(self.lapse_due()) {
             self.lapse(now.instant);
         }
         // Parked publishes are taken in first: a closing room would refuse them.

@@ -118,7 +118,9 @@ impl Merged {
                 [seen] => !seen.starts.is_empty(),
                 lives => lives.iter().all(|seen| seen.is_watched()),
             };
-            self.judged_rooms.add(is_judged);
+            // Counters are judged in one life alone.
+            let has_judge = lives.len() == 1 || plan.loads.iter().any(|load| !load.is_counter());
+            self.judged_rooms.add(is_judged && has_judge);
             for ((kind, load), (outcomes, account)) in
                 (0_u8..).zip(&plan.loads).zip(published.iter().zip(&mut accounts))
             {

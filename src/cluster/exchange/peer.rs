@@ -21,6 +21,7 @@ use roomcast_core::limits::{
     LINK_ANSWERS_BYTES_MAX, LINK_BESIDE_ANSWER_BYTES, LINK_CALL_BYTES_MAX, LINK_CALLS_MAX,
     LINK_ENTRY_BYTES_MAX, LINK_KEPT_BYTES_MAX, NODE_CALL_AGE_MAX,
 };
+use roomcast_core::room::SegmentSaid;
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
 /// The batch of an entry.
@@ -155,12 +156,24 @@ impl Peer {
     pub(super) fn say(&mut self, shard: usize, word: NodeWord, now: Instant) {
         self.sent.begin(self.link.generation());
         let entry = match word {
-            NodeWord::ToHome(control) => LinkEntry::Kept(wire::control(&control)),
+            NodeWord::ToHome(control) => {
+                let bytes = wire::control(&control);
+                match control.said {
+                    SegmentSaid::Join(_)
+                    | SegmentSaid::Left(_)
+                    | SegmentSaid::Acked { .. }
+                    | SegmentSaid::AckedEarly { .. } => LinkEntry::Crowd(bytes),
+                    _ => LinkEntry::Kept(bytes),
+                }
+            }
             NodeWord::ToBranch(delivery) => {
                 let bytes = wire::delivery(&delivery, &mut self.sent, now);
                 match delivery {
                     Delivery { room, run, said: HomeSaid::Level(level) } => {
                         LinkEntry::Batch { bytes, tag: BatchTag { shard, room, run, seq: level.seq } }
+                    }
+                    Delivery { said: HomeSaid::Welcome(_) | HomeSaid::Refused(_), .. } => {
+                        LinkEntry::Crowd(bytes)
                     }
                     _ => LinkEntry::Kept(bytes),
                 }

@@ -1,7 +1,8 @@
 //! The heat of rooms with their homes on other nodes: members here are spread over the shards of this node, as those
 //! of a home are. Pure.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::shard::directory::Scatter;
@@ -13,6 +14,8 @@ use roomcast_core::room::id::RoomName;
 #[derive(Debug)]
 pub(super) struct BranchHeats {
     rules: HeatRules,
+    /// Rooms that are on all shards from the first device on.
+    listed: Arc<BTreeSet<RoomName>>,
     rooms: BTreeMap<RoomName, HotBranch>,
     /// Words for the directory.
     scatters: VecDeque<Scatter>,
@@ -27,14 +30,17 @@ struct HotBranch {
 }
 
 impl BranchHeats {
-    pub(super) fn new(rules: HeatRules) -> Self {
-        Self { rules, rooms: BTreeMap::new(), scatters: VecDeque::new() }
+    pub(super) fn new(rules: HeatRules, listed: Arc<BTreeSet<RoomName>>) -> Self {
+        Self { rules, listed, rooms: BTreeMap::new(), scatters: VecDeque::new() }
     }
 
     /// Takes the members of a room, by shard. The directory is told of a change of width, and at most once in
     /// `SCATTER_INTERVAL` of a hot room's numbers.
     pub(super) fn feed(&mut self, room: &RoomName, by_shard: Vec<(usize, u64)>, now: Instant) {
         let members = by_shard.iter().map(|(_, members)| members).sum();
+        if self.listed.contains(room) {
+            return;
+        }
         // The cost of passes is known for the slowest shard alone, so members are the only fuel.
         let fuel = Fuel { members, permille: 0 };
         let known = self.rooms.get(room);
@@ -74,7 +80,8 @@ mod tests {
     fn a_hot_room_of_another_home_takes_further_shards_and_gives_them_back() {
         let room = RoomName::parse("r1").unwrap();
         let mut now = clock::now().instant;
-        let mut heats = BranchHeats::new(HeatRules { shards: 4, hot_members: 100, hot_permille: 300 });
+        let mut heats =
+            BranchHeats::new(HeatRules { shards: 4, hot_members: 100, hot_permille: 300 }, Arc::default());
         let mut told = |by_shard: &[(usize, u64)], now: Instant| {
             heats.feed(&room, by_shard.to_vec(), now);
             heats.poll_scatter().map(|scatter| (scatter.width, scatter.members))

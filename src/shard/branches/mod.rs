@@ -13,15 +13,14 @@ use std::time::Instant;
 use self::heat::BranchHeats;
 use self::pace::JoinPace;
 use super::directory::Scatter;
-use super::homes::heat::HeatRules;
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent, Welcome};
 use super::ways::{NodeWord, ToNode};
-use super::{Table, table};
+use super::{Plan, Table, table};
 use roomcast_core::cluster::{Branch, BranchSaid, JoinKey, NodeKey, SlotHome, Welcoming};
 use roomcast_core::fanout::segment::{Level, StreamPlace};
 use roomcast_core::limits::NO_HOME_RETRY;
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{NameKey, RoomName, Run};
+use roomcast_core::room::id::{RoomName, Run};
 use roomcast_core::room::{Departure, SegmentSaid};
 
 /// The branches of a shard.
@@ -47,13 +46,13 @@ pub(super) struct Branches {
 }
 
 impl Branches {
-    /// No branches. `heat`: the bounds past which the members of a room are spread over this node's shards.
-    pub(super) fn new(key: NameKey, heat: HeatRules) -> Self {
+    /// No branches.
+    pub(super) fn new(plan: &Plan) -> Self {
         Self {
-            rooms: table(key),
+            rooms: table(plan.home_key),
             waiting: BTreeSet::new(),
             pace: JoinPace::default(),
-            heats: BranchHeats::new(heat),
+            heats: BranchHeats::new(plan.heat, Arc::clone(&plan.hot_rooms)),
             look_at: None,
             words: VecDeque::new(),
             ticket: 0,
@@ -305,6 +304,7 @@ impl Branches {
         if branch.is_idle() {
             self.ticket = self.ticket.max(branch.ticket());
             self.rooms.remove(room);
+            self.waiting.remove(room);
             self.heats.forget(room);
         }
         self.pace.note(room, self.rooms.get(room));

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use self::heat::{Fuel, Heat, HeatRules};
+use self::heat::{Fuel, Heat};
 use self::welcome::Welcomes;
 use super::directory::{OwnStep, Scatter};
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent};
@@ -29,7 +29,7 @@ use crate::store::{Append, StoreRequest};
 use roomcast_core::cluster::node_of_place;
 use roomcast_core::limits::SCATTER_INTERVAL;
 use roomcast_core::now::Now;
-use roomcast_core::room::id::{NameKey, RoomName, Run, mix};
+use roomcast_core::room::id::{RoomName, Run, mix};
 use roomcast_core::room::ladder::Step;
 use roomcast_core::room::message::Published;
 use roomcast_core::room::view::RoomLine;
@@ -133,14 +133,9 @@ impl Homes {
         }
     }
 
-    /// The key of tables by room.
-    pub(super) fn home_key(&self) -> NameKey {
-        self.plan.home_key
-    }
-
-    /// The bounds past which a room is hot.
-    pub(super) fn heat_rules(&self) -> HeatRules {
-        self.plan.heat
+    /// The plan of the shard.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The next answer to a publish, with the publish's ticket.
@@ -161,7 +156,11 @@ impl Homes {
     /// The next deadline of a room; `None` while draining, since rooms then wait for segments and not for
     /// time.
     pub(super) fn poll_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at).filter(|_| !self.is_draining)
+        if self.is_draining {
+            // A node that takes no batch must not hold up the drain.
+            return self.rooms.iter().filter_map(|(_, home)| home.room.lapse_due()).min();
+        }
+        self.deadlines.first().map(|(at, _)| *at)
     }
 
     /// Adds the homes' part to the holdings of a shard.
@@ -211,7 +210,9 @@ impl Homes {
 
     /// Has rooms cut what they hold, a turn's worth of rooms: the shard drains. True if more are left.
     pub(super) fn flush_all(&mut self, now: Now) -> bool {
-        let keys = self.rooms.iter().filter(|(_, home)| home.room.may_flush()).map(|(key, _)| key);
+        let may_go_on =
+            |room: &Room| room.may_flush() || room.lapse_due().is_some_and(|at| at <= now.instant);
+        let keys = self.rooms.iter().filter(|(_, home)| may_go_on(&home.room)).map(|(key, _)| key);
         let keys: Vec<usize> = keys.take(TURN_ENTRIES_MAX).collect();
         let busy = keys.len() == TURN_ENTRIES_MAX;
         for key in keys {

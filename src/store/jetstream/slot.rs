@@ -110,8 +110,10 @@ struct Sent {
     ttl: Duration,
     entry: Bytes,
     proves: bool,
-    /// The time of the first sending.
+    /// The time at which it was made.
     began: Instant,
+    /// The time at which it left first. `None`: it waits for its turn.
+    left_at: Option<Instant>,
 }
 
 /// The requests of a shard that the slot holds.
@@ -223,8 +225,8 @@ impl SlotLog {
             Hold::Released => {}
             Hold::Claiming(claim) => {
                 let fails_requests = claim.requests_until.is_some_and(|until| until <= now.instant);
-                if claim.until <= now.instant {
-                    claim.op = None;
+                if claim.until <= now.instant && claim.op.take().is_some() && claim.claimed.is_none() {
+                    claim.patience = (2 * claim.patience).min(LOG_CLAIM_PATIENCE_MAX);
                 }
                 if fails_requests {
                     claim.requests_until = None;
@@ -232,8 +234,8 @@ impl SlotLog {
                 }
             }
             Hold::Held(held) => {
-                if held.sent.as_ref().is_some_and(|sent| sent.until() <= now.instant) {
-                    self.fall(now);
+                if let Some(sent) = held.sent.as_ref().filter(|sent| sent.until() <= now.instant) {
+                    if sent.left_at.is_some() { self.fall(now) } else { self.give_up_unsent() }
                 } else if held.purge_at.is_some_and(|at| at <= now.instant) {
                     let now_ms = self.clock.now(now).stamp.store_ms;
                     let looked_at = held.image.purge(now_ms, STORE_PURGE_ROWS_MAX);
@@ -258,13 +260,17 @@ impl SlotLog {
         is_of_hold || self.fetches.iter().any(|fetch| fetch.op.is_some_and(|(op, _)| op == id))
     }
 
-    /// Begins the patience with an operation that has waited for its turn.
+    /// Begins the patience with an append that has waited for its turn.
     pub(super) fn leaves(&mut self, id: OpId, now: Now) {
-        if let Hold::Claiming(claim) = &mut self.hold
-            && claim.op == Some(id)
-        {
-            claim.until = now.instant + claim.patience;
-            claim.patience = (2 * claim.patience).min(LOG_CLAIM_PATIENCE_MAX);
+        match &mut self.hold {
+            Hold::Claiming(claim) if claim.op == Some(id) => claim.until = now.instant + claim.patience,
+            Hold::Held(held) => {
+                if let Some(sent) = held.sent.as_mut().filter(|sent| sent.op == id) {
+                    // The repeat of a refused append has the rest of the first one's time.
+                    sent.left_at.get_or_insert(now.instant);
+                }
+            }
+            Hold::Released | Hold::Claiming(_) => {}
         }
     }
 
@@ -367,7 +373,7 @@ impl SlotLog {
 impl Sent {
     /// The end of the patience with the append.
     fn until(&self) -> Instant {
-        self.began + LOG_APPEND_PATIENCE
+        self.left_at.unwrap_or(self.began) + LOG_APPEND_PATIENCE
     }
 }
 

@@ -72,6 +72,8 @@ struct Bench {
     unanswered: Vec<LogOp>,
     /// True: the log keeps still, and operations stay in `unanswered`.
     is_silent: bool,
+    /// True: operations wait for their turn in `unanswered`.
+    is_in_line: bool,
     answers: Vec<StoreAnswer>,
     news: Vec<LogNews>,
 }
@@ -87,6 +89,7 @@ impl Bench {
             machine: SlotLog::new(SLOT, node("a", 1), clock, bytes_max),
             unanswered: Vec::new(),
             is_silent: false,
+            is_in_line: false,
             answers: Vec::new(),
             news: Vec::new(),
         }
@@ -129,8 +132,10 @@ impl Bench {
     /// Has the log answer all operations, unless it is silent.
     fn settle(&mut self) {
         while let Some(op) = self.machine.poll_op() {
-            self.machine.leaves(op.id, self.now);
-            if self.is_silent {
+            if !self.is_in_line {
+                self.machine.leaves(op.id, self.now);
+            }
+            if self.is_silent || self.is_in_line {
                 self.unanswered.push(op);
                 continue;
             }

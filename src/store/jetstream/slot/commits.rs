@@ -74,6 +74,7 @@ impl SlotLog {
             entry,
             proves,
             began: now.instant,
+            left_at: None,
         });
         self.append();
     }
@@ -161,6 +162,18 @@ impl SlotLog {
         // The last entry has expired, and took its sequence along.
         held.last = sequence;
         self.append();
+    }
+
+    /// The record had no turn: nothing of it is in the log, so the slot stays.
+    pub(super) fn give_up_unsent(&mut self) {
+        let Hold::Held(held) = &mut self.hold else { return };
+        let Some(sent) = held.sent.take() else { return };
+        held.proof_is_due |= sent.proves;
+        if matches!(sent.content, Content::Rows(_) | Content::Forget(_))
+            && let Some(commit) = held.commit.take()
+        {
+            self.answer_commit(commit, Err(StoreError::Failing));
+        }
     }
 
     /// The log took nothing.

@@ -346,6 +346,21 @@ fn a_long_silence_fails_what_waits_after_a_second_and_all_else_at_once() {
 }
 
 #[test]
+fn a_record_without_its_turn_fails_alone_and_the_slot_stays() {
+    let mut bench = Bench::held(u64::MAX);
+    let now = bench.now;
+    bench.is_in_line = true;
+    bench.append(append("a", 1, 1..=1, now));
+    bench.wait(LOG_APPEND_PATIENCE);
+    assert_eq!(bench.errors(), [StoreError::Failing]);
+    assert!(bench.unanswered.iter().all(|op| !bench.machine.awaits(op.id)), "it leaves no more");
+    bench.is_in_line = false;
+    bench.append(append("a", 2, 1..=1, now));
+    assert_eq!(durable(&mut bench), [1]);
+    assert_eq!(bench.news.len(), 1, "no claim: {:?}", bench.news);
+}
+
+#[test]
 fn an_ordered_renewal_is_told_as_a_proof_and_appends_are_told_twice_a_second() {
     let mut bench = Bench::held(u64::MAX);
     bench.order(&LogOrder::Renew { slot: SLOT });

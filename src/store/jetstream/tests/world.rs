@@ -30,6 +30,8 @@ type Place = (RoomName, Epoch, u64);
 
 #[derive(Debug)]
 enum Event {
+    /// An append has its turn.
+    Turn { node: usize, op: LogOp },
     /// An operation reaches the log.
     Arrives { node: usize, op: LogOp },
     /// An answer reaches a node.
@@ -99,6 +101,8 @@ struct Seen {
     generations: u64,
     full: u64,
     loads: u64,
+    /// Appends that were given up before their turn.
+    turnless: u64,
 }
 
 struct World<'s> {
@@ -209,6 +213,13 @@ impl<'s> World<'s> {
     fn happen(&mut self, incarnation: u64, event: Event) {
         match event {
             Event::Arrives { node, op } => self.arrive(incarnation, node, op),
+            Event::Turn { node, op } if self.nodes[node].incarnation == incarnation => {
+                if self.nodes[node].machine.awaits(op.id) {
+                    self.send(node, op);
+                } else {
+                    self.seen.turnless += 1;
+                }
+            }
             Event::Answer { node, id, heard } if self.nodes[node].incarnation == incarnation => {
                 if !matches!(heard, LogHeard::Read { done: false, .. }) {
                     self.nodes[node].ops.remove(&id);
@@ -216,7 +227,7 @@ impl<'s> World<'s> {
                 self.nodes[node].machine.hear(id, heard, self.now);
                 self.drain(node);
             }
-            Event::Answer { .. } => {}
+            Event::Turn { .. } | Event::Answer { .. } => {}
         }
     }
 
@@ -281,21 +292,32 @@ impl<'s> World<'s> {
         self.events.insert((self.now.instant + by, self.events_made), (incarnation, event));
     }
 
+    /// Sends an operation, which may be lost.
+    fn send(&mut self, index: usize, op: LogOp) {
+        self.nodes[index].machine.leaves(op.id, self.now);
+        let by = if self.fault(40) { self.random.u32(1..8000) * MS } else { self.short() };
+        // The client repeats an append.
+        if matches!(op.kind, LogOpKind::Append { expect: Some(_), .. }) && self.fault(12) {
+            let by = by + self.short();
+            self.repeated.insert(op.id);
+            self.after(by, index, Event::Arrives { node: index, op: op.clone() });
+        }
+        if !self.fault(60) {
+            self.after(by, index, Event::Arrives { node: index, op });
+        }
+    }
+
     /// Takes everything that a machine says.
     fn drain(&mut self, index: usize) {
         while let Some(op) = self.nodes[index].machine.poll_op() {
             assert_eq!(op.slot, SLOT);
-            self.nodes[index].machine.leaves(op.id, self.now);
             assert!(self.nodes[index].ops.insert(op.id), "an operation has a number of its own");
-            let by = if self.fault(40) { self.random.u32(1..8000) * MS } else { self.short() };
-            // The client repeats an append.
-            if matches!(op.kind, LogOpKind::Append { expect: Some(_), .. }) && self.fault(12) {
-                let by = by + self.short();
-                self.repeated.insert(op.id);
-                self.after(by, index, Event::Arrives { node: index, op: op.clone() });
-            }
-            if !self.fault(60) {
-                self.after(by, index, Event::Arrives { node: index, op });
+            // Other slots of the stream are before it.
+            if matches!(op.kind, LogOpKind::Append { .. }) && self.fault(10) {
+                let by = self.random.u32(1..2500) * MS;
+                self.after(by, index, Event::Turn { node: index, op });
+            } else {
+                self.send(index, op);
             }
         }
         let mut was_fenced = false;
