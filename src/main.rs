@@ -103,7 +103,8 @@ impl Signals {
     }
 }
 
-/// Serves until the first signal to stop, or until the node has to leave its cluster, and drains. A further signal ends the drain.
+/// Serves until the first signal to stop, or until the node has to leave its cluster, and drains. A further signal
+/// ends the drain.
 async fn serve_until_told_to_stop(args: &Args) -> ExitCode {
     // Caught first: a reload that comes during the start would kill the process.
     let Ok(mut signals) = Signals::catch() else { return ExitCode::from(CANNOT_START) };

@@ -657,8 +657,8 @@ pub const LOG_PROOF_AGE: Duration = Duration::from_secs(120);
 /// Time for the acknowledgement of an append, with all tries, and before that for its turn. Above: its outcome is
 /// unknown, and the slot is claimed again; a record without its turn fails alone.
 pub const LOG_APPEND_PATIENCE: Duration = Duration::from_secs(1);
-/// Longest time for the acknowledgement of a claim. The time doubles with each claim that is not answered in it, or a slow server
-/// would have more of them each second.
+/// Longest time for the acknowledgement of a claim. The time doubles with each claim that is not answered in it, or a
+/// slow server would have more of them each second.
 pub const LOG_CLAIM_PATIENCE_MAX: Duration = Duration::from_secs(4);
 /// Time for the next part of a read. Above: a claim reads on from there, and a load or a page fails.
 pub const LOG_READ_PATIENCE: Duration = Duration::from_secs(5);

@@ -140,8 +140,8 @@ impl Exchange {
         self.nodes.insert(incarnation, node);
     }
 
-    /// Ends the link to a node, which is dead or has said goodbye. ShardEnds hear a reset, and calls are unknown. Returns
-    /// the last counts of the link.
+    /// Ends the link to a node, which is dead or has said goodbye. ShardEnds hear a reset, and calls are unknown.
+    /// Returns the last counts of the link.
     pub(crate) fn part(&mut self, node: NodeKey, now: Now) -> Option<LinkTally> {
         self.now = Some(now.instant);
         let mut peer = self.peers.remove(&node)?;

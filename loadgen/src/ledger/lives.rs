@@ -17,8 +17,9 @@ use super::violation::{Kind, Violations};
 /// goes on to accept messages (docs/cluster.md).
 const RUN_END_NS: u64 = 2_000_000_000;
 /// Longest takeover, from the last message accepted by the former home to the first welcome of the next one: 3 s of
-/// silence until the home counts as dead (`cluster.dead_after_ms`, by default), 5 to 7 s for the election of a leader, if
-/// the home's machine took a NATS server along, and up to 4 s of patience with a claim. A longer gap excuses nothing.
+/// silence until the home counts as dead (`cluster.dead_after_ms`, by default), 5 to 7 s for the election of a
+/// leader, if the home's machine took a NATS server along, and up to 4 s of patience with a claim. A longer gap
+/// excuses nothing.
 const TAKEOVER_AGE_MAX_NS: u64 = 15_000_000_000;
 
 /// Judges a type over the lives of a room, the earliest first, and gives the account of all lives.
