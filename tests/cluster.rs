@@ -222,9 +222,10 @@ async fn a_cluster_without_nats_for_a_while_refuses_and_goes_on_in_the_same_run(
 async fn a_home_that_is_cut_off_in_any_direction_orders_nothing_and_its_rooms_go_on_elsewhere() {
     let _turn = ONE_AT_A_TIME.lock().await;
     let Some(cluster) = Cluster::start_on_ways("TC a home is cut off", 3).await else { return };
+    cluster.doors[0].durable("r1", &coupon("before")).await;
     let mut devices = one_at_each(&cluster, "r1").await;
     let epoch = life(&devices[0].welcome).0;
-    let mut published = BTreeSet::new();
+    let mut published = BTreeSet::from(["before".to_owned()]);
     let mut heard = vec![BTreeSet::new(); devices.len()];
     let cuts = [
         ("both", Open::NONE),
