@@ -27,7 +27,8 @@ const TEST_AGE_MAX: Duration = Duration::from_secs(120);
 
 /// The time between two tries to publish a message whose outcome is unknown.
 const TRY_EVERY: Duration = Duration::from_millis(20);
-/// The time between two messages of a room, while servers are killed: a stream of 1 024 messages must outlast the test.
+/// The time between two messages of a room, while servers are killed: a stream of 1 024 messages must outlast the
+/// test.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
 /// Prints a line that no harness holds back.
