@@ -114,6 +114,9 @@ impl Branches {
             },
         };
         let to = |shard: usize, said: HomeSaid| (shard, Delivery { room: room.clone(), run, said });
+        let all = |shards: Vec<usize>, said: &dyn Fn() -> HomeSaid| -> Vec<(usize, Delivery)> {
+            shards.into_iter().map(|shard| to(shard, said())).collect()
+        };
         let forwards: Vec<(usize, Delivery)> = match said {
             HomeSaid::Welcome(welcome) => {
                 let shard = usize::from(welcome.shard);
@@ -144,18 +147,9 @@ impl Branches {
                 let answer = |shard| to(shard, HomeSaid::Carry { want, seq, frame: frame.clone(), floor });
                 shards.into_iter().map(answer).collect()
             }
-            HomeSaid::StreamChanged => {
-                let shards = branch.to_all(node, run).into_iter();
-                shards.map(|shard| to(shard, HomeSaid::StreamChanged)).collect()
-            }
-            HomeSaid::Gap { seq } => {
-                let shards = branch.to_all(node, run).into_iter();
-                shards.map(|shard| to(shard, HomeSaid::Gap { seq })).collect()
-            }
-            HomeSaid::Closed => {
-                let shards = branch.closed(node, run).into_iter();
-                shards.map(|shard| to(shard, HomeSaid::Closed)).collect()
-            }
+            HomeSaid::StreamChanged => all(branch.to_all(node, run), &|| HomeSaid::StreamChanged),
+            HomeSaid::Gap { seq } => all(branch.to_all(node, run), &|| HomeSaid::Gap { seq }),
+            HomeSaid::Closed => all(branch.closed(node, run), &|| HomeSaid::Closed),
             HomeSaid::Moved => {
                 branch.home_moved(node, run);
                 Vec::new()
