@@ -4,13 +4,13 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 
-/// Serves every connection of a listener on a thread of its own.
-pub(crate) fn accept(listener: TcpListener, serve: impl Fn(TcpStream) + Send + Sync + 'static) {
+/// Serves every connection of a listener on a thread of its own, with its place in the order of arrival.
+pub(crate) fn accept(listener: TcpListener, serve: impl Fn(TcpStream, usize) + Send + Sync + 'static) {
     let serve = Arc::new(serve);
     std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
+        for (arrival, stream) in listener.incoming().flatten().enumerate() {
             let serve = Arc::clone(&serve);
-            std::thread::spawn(move || serve(stream));
+            std::thread::spawn(move || serve(stream, arrival));
         }
     });
 }

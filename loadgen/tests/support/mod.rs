@@ -100,12 +100,12 @@ impl FakeNode {
             let for_viewers = Arc::clone(&state);
             let for_publishers = Arc::clone(&state);
             let place = NodePlace { number, elsewhere: elsewhere.clone().filter(|_| number == 0) };
-            accept(viewer, move |stream| view(stream, &for_viewers, &place, misdeed));
-            accept(publisher, move |stream| take_publishes(stream, &for_publishers, number, misdeed));
+            accept(viewer, move |stream, arrival| view(stream, arrival, &for_viewers, &place, misdeed));
+            accept(publisher, move |stream, _| take_publishes(stream, &for_publishers, number, misdeed));
         }
         let asked = AtomicU64::new(0);
         let for_operators = Arc::clone(&state);
-        accept(ops, move |stream| answer_operators(stream, &for_operators, &asked, misdeed));
+        accept(ops, move |stream, _| answer_operators(stream, &for_operators, &asked, misdeed));
         std::thread::spawn(move || {
             while stopped.recv_timeout(FLUSH_EVERY) == Err(RecvTimeoutError::Timeout) {
                 state.lock().rooms.iter_mut().for_each(|(name, room)| room.flush(name, misdeed));
@@ -186,7 +186,13 @@ struct NodePlace {
 }
 
 #[expect(clippy::result_large_err, reason = "tungstenite's signature")]
-fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, place: &NodePlace, misdeed: Misdeed) {
+fn view(
+    mut stream: TcpStream,
+    arrival: usize,
+    state: &Arc<Mutex<State>>,
+    place: &NodePlace,
+    misdeed: Misdeed,
+) {
     if misdeed == Misdeed::NotRoomcast {
         drop(stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"));
         return;
@@ -223,7 +229,8 @@ fn view(mut stream: TcpStream, state: &Arc<Mutex<State>>, place: &NodePlace, mis
     let (frames, receiver) = channel();
     state.lock().upgrades[place.number] += 1;
     let elsewhere = place.elsewhere.clone();
-    let member = Member { is_proto, is_late: false, node: place.number, elsewhere, frames, missed: 0 };
+    let member =
+        Member { arrival, is_proto, is_late: false, node: place.number, elsewhere, frames, missed: 0 };
     join(&mut state.lock(), &name, parameter(&target, "cursor"), member, misdeed);
     let for_reader = Arc::clone(state);
     std::thread::spawn(move || listen(reading, &for_reader, is_proto));
@@ -310,7 +317,9 @@ fn join(state: &mut State, name: &str, cursor: Option<&str>, mut member: Member,
     };
     member.send(Frame::Bytes(welcome.frame(member.is_proto)));
     member.is_late = room.seq > 0 || !room.gathered.is_empty();
-    room.members.push(member);
+    // Misdeeds choose a member by its place, whichever thread comes first.
+    let place = room.members.partition_point(|earlier| earlier.arrival < member.arrival);
+    room.members.insert(place, member);
 }
 
 /// The second node for every room; the first has a weight of 0.

@@ -17,6 +17,8 @@ pub(crate) enum Frame {
 }
 
 pub(crate) struct Member {
+    /// Its connection's place in the order of arrival at the door.
+    pub(crate) arrival: usize,
     pub(crate) is_proto: bool,
     /// It joined after the first publish.
     pub(crate) is_late: bool,
@@ -40,6 +42,7 @@ pub(crate) struct Room {
     pub(crate) run: u64,
     pub(crate) seq: u64,
     pub(crate) gathered: Vec<Message>,
+    /// In the order of arrival.
     pub(crate) members: Vec<Member>,
     /// The counter's total.
     total: u64,
