@@ -58,9 +58,9 @@ pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
 /// none of the node is awaited until the node takes one.
 pub const NODE_BATCH_AGE_MIN: Duration = Duration::from_secs(1);
 /// Joins of a shard's branches without an answer of a node. Above: further joins wait for their turn.
-pub const NODE_JOINS_MAX: usize = 256;
+pub const NODE_JOINS_MAX: usize = 1024;
 /// Joins of one room among them. Above: the joins of other rooms come first.
-pub const NODE_ROOM_JOINS_MAX: usize = 64;
+pub const NODE_ROOM_JOINS_MAX: usize = 256;
 /// Time of a join without an answer of a node. Later: the join is sent again.
 pub const NODE_JOIN_AGE_MAX: Duration = Duration::from_secs(10);
 /// Time for which a device's join waits for a home of its room. Above: refused with an error frame, `no_home`.
@@ -78,7 +78,7 @@ pub const LINK_HEADER_BYTES_MAX: usize = 16 * KIB;
 pub const LINK_BUNDLE_BYTES_MAX: usize = 64 * KIB;
 /// Pause between two messages of a link with joins, welcomes, departures or acknowledgements alone. A join storm costs
 /// a message for each pause, and not for each join.
-pub const LINK_CROWD_PAUSE: Duration = Duration::from_millis(2);
+pub const LINK_CROWD_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of an entry in a message of several. Above: the entry has a message of its own.
 pub const LINK_BUNDLED_BYTES_MAX: usize = 8 * KIB;
 /// Entries of a message. Above: the next message takes the rest; a message with more is refused.
@@ -107,7 +107,7 @@ pub const LINK_ACK_AGE_MAX: Duration = Duration::from_millis(10);
 /// Taken messages without an ack. At the bound: an ack is sent at once.
 pub const LINK_ACK_MESSAGES: usize = 16;
 /// Taken entries without an ack. At the bound: an ack is sent at once.
-pub const LINK_ACK_ENTRIES: usize = 64;
+pub const LINK_ACK_ENTRIES: usize = 1024;
 /// Shortest time before a kept message is sent again.
 pub const LINK_REPEAT_AGE_MIN: Duration = Duration::from_millis(100);
 /// Longest time before a kept message is sent again.
