@@ -4,7 +4,8 @@
 //! Starts the real program on free ports with an empty store, in the system's directory for temporary files
 //! or in `ROOMCAST_BENCH_FOLDER`: the figures are of that disk. `cargo bench --bench durable -- batches` runs
 //! one part. `BENCH_SERVER_CORE` and `BENCH_LOAD_CORE`, both or none, pin the node and the load to a core
-//! each. `BENCH_NATS='["nats://127.0.0.1:4222"]'` stores on JetStream, with `BENCH_NATS_COPIES` (1) copies.
+//! each. `BENCH_NATS='["nats://127.0.0.1:4222"]'` stores on JetStream, with `BENCH_NATS_COPIES` (1) copies, and the
+//! part `jetstream` appends to such streams without the node: the yardstick for the other parts.
 //!
 //! The load is one thread of closed loops: each publisher sends its next request after the answer to the last
 //! one. Each line says how busy that thread was. Near 100 %, the figure is of the load and not of the node.
@@ -19,6 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream;
+use async_nats::jetstream::stream::Config;
 use support::{Answer, Node, cpu, percentile, pin_the_load, print};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -58,6 +61,60 @@ fn main() {
     if runs("restart") {
         restart();
     }
+    if runs("jetstream") && std::env::var_os("BENCH_NATS").is_some() {
+        for publishers in [1, 64, 1024] {
+            jetstream(publishers);
+        }
+    }
+}
+
+/// Appends without the node: as many at once as publishers, each to a subject of its own, in as many streams as the
+/// log has. A record of one message has about this size.
+fn jetstream(publishers: usize) {
+    const STREAMS: usize = roomcast_core::limits::LOG_STREAMS;
+    const RECORD_BYTES: usize = 400;
+    let servers = std::env::var("BENCH_NATS").expect("asked before");
+    let servers: Vec<String> = serde_json::from_str(&servers).expect("a list of URLs");
+    let copies = std::env::var("BENCH_NATS_COPIES").map_or(1, |text| text.parse().expect("a number"));
+    let name = format!("yard-{}-{publishers}", std::process::id());
+    runtime().block_on(async {
+        let client = async_nats::connect(servers).await.expect("the servers answer");
+        let context = jetstream::new(client);
+        for stream in 0..STREAMS {
+            let subjects = vec![format!("{name}.{stream}.*")];
+            let config =
+                Config { name: format!("{name}-{stream}"), subjects, num_replicas: copies, ..Config::default() };
+            context.create_stream(config).await.expect("the stream is made");
+        }
+        let until = roomcast::clock::now().instant + REPETITION;
+        let append = |publisher: usize| {
+            let context = context.clone();
+            let subject = format!("{name}.{}.{publisher}", publisher % STREAMS);
+            async move {
+                let mut latencies = Vec::new();
+                loop {
+                    let began = roomcast::clock::now().instant;
+                    if began >= until {
+                        return latencies;
+                    }
+                    let sent = context.publish(subject.clone(), vec![7; RECORD_BYTES].into()).await;
+                    sent.expect("it is sent").await.expect("it is stored");
+                    latencies.push(roomcast::clock::now().instant - began);
+                }
+            }
+        };
+        let mut latencies = (0..publishers).map(append).collect::<JoinSet<_>>().join_all().await.concat();
+        for stream in 0..STREAMS {
+            context.delete_stream(format!("{name}-{stream}")).await.expect("it was made");
+        }
+        latencies.sort_unstable();
+        print(&format!(
+            "jetstream: {publishers} × {RECORD_BYTES} bytes without the node: {:.0}/s, p50 {:.2?}, p99 {:.2?}",
+            latencies.len() as f64 / REPETITION.as_secs_f64(),
+            percentile(&latencies, 500),
+            percentile(&latencies, 990),
+        ));
+    });
 }
 
 /// Times a small write with its sync, without the node: the yardstick for all other figures. Milliseconds, on
@@ -85,7 +142,7 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(name: &str) -> Self {
         let parent = std::env::var_os("ROOMCAST_BENCH_FOLDER").map_or_else(std::env::temp_dir, PathBuf::from);
-        let folder = parent.join(format!("roomcast-durable-{}-{name}", std::process::id()));
+        let folder = parent.join(format!("rc-durable-{}-{name}", std::process::id()));
         fs::create_dir_all(&folder).expect("the folder can be made");
         Self(folder)
     }
