@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Reads the Dockerfile and the files of deploy/ with the tools that will read them in earnest. A tool is taken from PATH,
-# or installed under target/tools/deploy (python3 with venv, go, apt-get). A check without its tool says that it was not
-# run. ROOMCAST_BINARY names a built roomcast, instead of a build; NATS_CHART a folder with NATS' own chart, instead of
-# the one in its repository.
+# Reads the Dockerfile and the files of deploy/ with the tools that will read them in earnest. A tool is taken from
+# PATH, or installed under target/tools/deploy (python3 with venv, go, apt-get). A check without its tool says that it
+# was not run. ROOMCAST_BINARY names a built roomcast, instead of a build; NATS_CHART a folder with NATS' own chart,
+# instead of the one in its repository.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,7 +49,9 @@ helm_path() {
 promtool_path() {
     command -v promtool && return
     if [[ ! -x $tools/prometheus/usr/bin/promtool ]]; then
-        (cd "$scratch" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb "$tools/prometheus") >&2 || return 1
+        # Debian's package has both programs. It is unpacked, and not installed.
+        (cd "$scratch" && apt-get download prometheus && dpkg-deb -x prometheus_*.deb "$tools/prometheus") >&2 ||
+            return 1
     fi
     echo "$tools/prometheus/usr/bin/promtool"
 }
@@ -161,14 +163,15 @@ else
     skip "helm, and the schemas of Kubernetes"
 fi
 
-# NATS' configuration of a rendered chart, with made-up keys and a certificate of this machine's in place of the Secrets.
+# NATS' configuration of a rendered chart, with made-up keys and a made-up certificate in place of the Secrets.
 nats_conf() {
     "$(from_wheels python)" - "$1" "$scratch" <<'PY'
 import base64, binascii, os, re, sys
 import yaml
 
 rendered, scratch = sys.argv[1:]
-conf = next(part["data"]["nats.conf"] for part in yaml.safe_load_all(open(rendered)) if part and part["kind"] == "ConfigMap")
+maps = [part for part in yaml.safe_load_all(open(rendered)) if part and part["kind"] == "ConfigMap"]
+conf = next(part["data"]["nats.conf"] for part in maps if "nats.conf" in part["data"])
 
 def public_key(_):
     # A public nkey of a user: its kind, 32 bytes, and their checksum.

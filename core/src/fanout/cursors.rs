@@ -215,10 +215,11 @@ impl Cursors {
             if member.is_vacant() {
                 continue;
             }
-            let due = self.schedule.due(acked);
+            // No search for the many that have everything.
+            let due = if acked.settled() < self.sent { self.schedule.due(acked) } else { None };
             let is_overdue = due.is_some_and(|due| due <= now || acked.attempts > 0);
-            self.overdue -= u64::from(replace(&mut acked.is_overdue, is_overdue));
             self.overdue += u64::from(is_overdue);
+            self.overdue -= u64::from(replace(&mut acked.is_overdue, is_overdue));
             // A member without need, or one that misses batches.
             if acked.settled() >= member.sent {
                 continue;
