@@ -247,7 +247,7 @@ impl Cursors {
             next = Some(next.map_or(due, |at| at.min(due)));
         }
         // Of a member that misses batches no carry is due, and a later look finds that the message has died.
-        self.look_at = next.or((self.overdue > 0).then(|| now + CARRY_DELAY_MAX));
+        self.look_at = next.or_else(|| (self.overdue > 0).then(|| now + CARRY_DELAY_MAX));
     }
 
     /// Has a further look follow, if some member has not acknowledged everything and no look is due.
