@@ -23,6 +23,7 @@
 //! - [`auth`] (pure): publishers by key, devices by token, web pages by origin.
 //! - [`clock`]: the only reader of the clock.
 //! - [`config`]: four layers of configuration, checked as a whole.
+//! - [`health`]: the health check of a container.
 //! - `http`: the three doors, from accept to upgrade.
 //! - [`metrics`]: each metric, defined once.
 //! - `nats`: the login to NATS.
@@ -37,6 +38,7 @@ pub mod auth;
 pub mod clock;
 pub(crate) mod cluster;
 pub mod config;
+pub mod health;
 mod http;
 pub mod metrics;
 mod nats;

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 use roomcast::config::args::{Args, Command, Look};
-use roomcast::config::{self, Loaded, Log, LogFormat, Reloaded};
+use roomcast::config::{self, Config, Loaded, Log, LogFormat, Reloaded};
+use roomcast::health;
 use roomcast::server::{Server, StartError, WhyLeave};
 use roomcast_core::limits::RELOAD_AGE_MAX;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,6 +25,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Exit code: the arguments or the configuration have mistakes.
 const BAD_CONFIGURATION: u8 = 1;
+/// Exit code of `roomcast health`. Docker takes 1 for unhealthy, and reserves the others.
+const NOT_HEALTHY: u8 = 1;
 /// Exit code: the system refused a port, a thread or the store.
 const CANNOT_START: u8 = 2;
 /// Exit code: a second signal ended the drain.
@@ -43,10 +46,21 @@ fn main() -> ExitCode {
     let show = |text: String| say(io::stdout(), &text);
     let done = match args.asked() {
         Command::Serve => return serve(&args),
+        Command::Health => return health(&args),
         Command::Config(Look::Check { .. }) => config::check(&args, config::environment()).map(show),
         Command::Config(Look::Print { .. }) => config::print(&args, config::environment()).map(show),
     };
     done.unwrap_or_else(|mistakes| refuse(mistakes, BAD_CONFIGURATION))
+}
+
+fn health(args: &Args) -> ExitCode {
+    match Config::load(args, config::environment()) {
+        Ok(config) => match health::check(config.ops_listen) {
+            Ok(answer) => say(io::stdout(), &format!("{answer}\n")),
+            Err(error) => refuse(format!("{}: {error}", config.ops_listen), NOT_HEALTHY),
+        },
+        Err(mistakes) => refuse(mistakes, BAD_CONFIGURATION),
+    }
 }
 
 fn refuse(why: impl Display, code: u8) -> ExitCode {

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in test functions alone, not in what they share")]
 
+#[path = "documents/deploy.rs"]
+mod deploy;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;

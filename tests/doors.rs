@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -428,6 +429,21 @@ async fn health_and_readiness_are_told(shards: usize) {
     assert_eq!(door.request("HEAD", "/healthz", &[], b"").await.status, 200);
     door.request("POST", "/healthz", &[], b"").await.is_problem(405, "method_not_allowed", None);
     door.get("/v1/rooms").await.is_problem(404, "not_found", None);
+}
+
+/// The image of a container has no other program that could ask.
+#[tokio::test]
+async fn a_container_asks_its_own_node_for_its_health() {
+    let node = Node::start(1);
+    let ask = |ops_listen: String| {
+        let mut health = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        health.args(["health", "--insecure", "--ops-listen", &ops_listen]).output().unwrap()
+    };
+    let healthy = ask(format!("0.0.0.0:{}", node.ops.port()));
+    assert_eq!((healthy.status.code(), &*healthy.stdout), (Some(0), &b"{\"status\":\"ok\"}\n"[..]));
+    let other = ask(node.publisher.to_string());
+    assert_eq!(other.status.code(), Some(1), "no operator door answers there");
+    assert!(String::from_utf8_lossy(&other.stderr).contains("404"), "{other:?}");
 }
 
 /// A full disk: every write of the store fails, until the limit is lifted.

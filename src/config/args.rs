@@ -26,6 +26,8 @@ pub enum Command {
     /// Check or print the configuration without serving.
     #[command(subcommand)]
     Config(Look),
+    /// Ask the node with this configuration, on this machine, for /healthz. Exit code 0: it serves; 1: it does not.
+    Health,
 }
 
 /// The commands of `roomcast config`.
@@ -86,7 +88,7 @@ impl Args {
     pub(super) fn looked_at(&self) -> Option<&Path> {
         match &self.command {
             Some(Command::Config(Look::Check { file } | Look::Print { file })) => file.as_deref(),
-            Some(Command::Serve) | None => None,
+            Some(Command::Serve | Command::Health) | None => None,
         }
     }
 }

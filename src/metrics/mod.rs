@@ -176,9 +176,10 @@ const TALLIED: [Tallied; 22] = [
 ];
 
 /// The gauges of a shard's [`Holdings`], each with its value.
-const HELD: [Shown<Holdings, f64>; 11] = [
+const HELD: [Shown<Holdings, f64>; 12] = [
     (CONNECTIONS, |held| as_gauge(held.connections)),
     (MEMBERS, |held| as_gauge(held.members)),
+    (OVERDUE, |held| as_gauge(held.overdue)),
     (ROOMS, |held| as_gauge(held.rooms)),
     (WAITING, |held| as_gauge(held.waiting)),
     (BEHIND, |held| as_gauge(held.behind)),

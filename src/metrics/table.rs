@@ -82,6 +82,8 @@ table! {
         "Connections closed, by the row of the close table.";
     CONNECTIONS = Gauge "roomcast_connections" ["shard"] "Connections placed on a shard.";
     MEMBERS = Gauge "roomcast_members" ["shard"] "Members: places of a shard's connections in rooms.";
+    OVERDUE = Gauge "roomcast_members_overdue" ["shard"]
+        "Members that lack a reliable message past its time: no acknowledgement has come.";
     ROOMS = Gauge "roomcast_rooms" ["shard"] "Rooms with this shard as their home.";
     WAITING = Gauge "roomcast_connections_waiting" ["shard"] "Connections with an outbox that is not empty.";
     BEHIND = Gauge "roomcast_connections_behind" ["shard"]

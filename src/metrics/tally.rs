@@ -104,6 +104,8 @@ pub struct Holdings {
     pub connections: u64,
     /// Members: places of the connections in rooms.
     pub members: u64,
+    /// Members without an acknowledgement that was due.
+    pub overdue: u64,
     /// Rooms with this shard as their home.
     pub rooms: u64,
     /// Connections whose outbox is not empty.

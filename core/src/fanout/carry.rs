@@ -34,6 +34,8 @@ pub(super) struct Acked {
     pub(super) attempts: u32,
     /// The segment has asked the home for a carry, and the answer is still out.
     pub(super) is_asked_for: bool,
+    /// The last look found the member without an acknowledgement that was due.
+    pub(super) is_overdue: bool,
 }
 
 impl Acked {
@@ -128,6 +130,7 @@ mod tests {
             brought_at,
             attempts: 0,
             is_asked_for: false,
+            is_overdue: false,
         }
     }
 

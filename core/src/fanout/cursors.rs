@@ -5,12 +5,13 @@
 //! member.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem::{replace, take};
 use std::time::{Duration, Instant};
 
 use super::Sink;
 use super::carry::{Acked, Schedule};
 use super::pass::Member;
-use crate::limits::{CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, STREAM_MESSAGES_MAX};
+use crate::limits::{CARRY_DELAY_MAX, CARRY_LOOK_INTERVAL, CARRY_STATES_MAX, STREAM_MESSAGES_MAX};
 use crate::room::id::RoomName;
 use crate::room::receipt::Acks;
 use crate::room::{CarryWant, EarlyAck, Reach};
@@ -47,6 +48,8 @@ pub(super) struct Cursors {
     /// Invariant: the number of members with an acknowledgement of everything up to `sent`. A look ends at
     /// once if all members are settled.
     settled: u64,
+    /// Invariant: the number of members with `is_overdue`.
+    pub(super) overdue: u64,
     pub(super) schedule: Schedule,
     /// Moment of the next look for members to carry for. `None`: every member has acknowledged everything.
     pub(super) look_at: Option<Instant>,
@@ -95,6 +98,7 @@ impl Cursors {
             brought_at: now,
             attempts: 0,
             is_asked_for: false,
+            is_overdue: false,
         };
         match self.acked.get_mut(slot as usize) {
             Some(former) => *former = acked,
@@ -116,6 +120,8 @@ impl Cursors {
     pub(super) fn leave(&mut self, slot: u32) -> Acked {
         let acked = self.acked[slot as usize];
         self.settled -= u64::from(acked.through >= self.sent);
+        // The slot is a hole from here on, and no look reads it.
+        self.overdue -= u64::from(take(&mut self.acked[slot as usize].is_overdue));
         acked
     }
 
@@ -132,6 +138,8 @@ impl Cursors {
         // on.
         if offset > acked.through {
             (acked.through, acked.attempts) = (offset, 0);
+            // A later message may be overdue as well: the next look says so.
+            self.overdue -= u64::from(take(&mut acked.is_overdue));
         }
         // Messages up to `tallied_after` have no tally here: the home counts these acknowledgements.
         let untallied = self.tallied_after.min(offset);
@@ -204,11 +212,19 @@ impl Cursors {
         let again = now + CARRY_LOOK_INTERVAL;
         let mut next: Option<Instant> = None;
         for (slot, (member, acked)) in (0..).zip(members.iter().zip(&mut self.acked)) {
-            // A hole, or a member without need.
-            if member.is_vacant() || acked.settled() >= member.sent {
+            if member.is_vacant() {
                 continue;
             }
-            let Some(due) = self.schedule.due(acked) else { continue };
+            // No search for the many that have everything.
+            let due = if acked.settled() < self.sent { self.schedule.due(acked) } else { None };
+            let is_overdue = due.is_some_and(|due| due <= now || acked.attempts > 0);
+            self.overdue += u64::from(is_overdue);
+            self.overdue -= u64::from(replace(&mut acked.is_overdue, is_overdue));
+            // A member without need, or one that misses batches.
+            if acked.settled() >= member.sent {
+                continue;
+            }
+            let Some(due) = due else { continue };
             // Never an empty reach, even for a member whose first message is not overdue yet.
             let through = overdue_through.max(acked.settled() + 1).min(member.sent);
             let want =
@@ -230,7 +246,8 @@ impl Cursors {
             let due = self.schedule.due(acked).unwrap_or(again).max(again);
             next = Some(next.map_or(due, |at| at.min(due)));
         }
-        self.look_at = next;
+        // Of a member that misses batches no carry is due, and a later look finds that the message has died.
+        self.look_at = next.or_else(|| (self.overdue > 0).then(|| now + CARRY_DELAY_MAX));
     }
 
     /// Has a further look follow, if some member has not acknowledged everything and no look is due.
@@ -290,6 +307,8 @@ impl Cursors {
         let living = members.iter().zip(&self.acked).filter(|(member, _)| !member.is_vacant());
         let settled = living.clone().filter(|(_, acked)| acked.through >= self.sent).count();
         assert_eq!(settled as u64, self.settled, "settled members are counted");
+        let overdue = self.acked.iter().filter(|acked| acked.is_overdue).count();
+        assert_eq!(overdue as u64, self.overdue, "overdue members are counted");
         for (member, acked) in living {
             assert!(acked.through <= member.sent, "an acknowledgement is for a sent message");
             let lacks = acked.settled() < member.sent && self.schedule.due(acked).is_some();

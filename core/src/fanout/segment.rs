@@ -514,6 +514,12 @@ impl Segment {
         }
     }
 
+    /// Members without an acknowledgement that was due, at the last look or since.
+    #[must_use]
+    pub fn overdue(&self) -> u64 {
+        self.cursors.overdue
+    }
+
     /// Takes the carry requests for the home, noted since the last call.
     pub fn take_carry_wants(&mut self) -> Vec<CarryWant> {
         std::mem::take(&mut self.cursors.wants)
@@ -1168,6 +1174,27 @@ mod tests {
         run(&mut segment, &mut notes, due);
         segment.check_invariants();
         assert!(segment.poll_look().is_some());
+    }
+
+    #[test]
+    fn a_member_is_overdue_from_the_first_late_look_until_it_acknowledges_or_leaves() {
+        let mut segment = segment(3);
+        let mut notes = Notes::default();
+        let now = Now::made_up().instant;
+        let _ = segment.arrive(reliable(1, 0, 1, now));
+        run(&mut segment, &mut notes, now);
+        segment.look(&notes, now);
+        assert_eq!(segment.overdue(), 0, "the acknowledgements are not due yet");
+        assert!(segment.acknowledge(0, 1, now));
+        // An outbox with owed frames is no excuse: the message has not arrived.
+        notes.full.push(1);
+        segment.look(&notes, now + Duration::from_secs(2));
+        assert_eq!(segment.overdue(), 2);
+        segment.leave(1);
+        assert_eq!(segment.overdue(), 1);
+        assert!(segment.acknowledge(2, 1, now));
+        assert_eq!(segment.overdue(), 0);
+        segment.check_invariants();
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl<S: Socket> Residents<S> {
         Holdings {
             connections: self.connections.len() as u64,
             members: self.segments.iter().map(|placed| placed.segment.census().members()).sum(),
+            overdue: self.segments.iter().map(|placed| placed.segment.overdue()).sum(),
             waiting: self.connections.waiting().count() as u64,
             behind: behind.count() as u64,
             passes_permille: self.strain.permille.into(),
