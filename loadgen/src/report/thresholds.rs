@@ -35,7 +35,7 @@ impl FaultDone {
     /// The fault as a condition, which fails if the fault did not happen.
     pub(crate) fn judged(&self) -> Judged {
         Judged {
-            condition: format!("fault `{}` after {} ms", self.run, self.at_ms),
+            condition: format!("fault `{}` after {} ms", self.title(), self.at_ms),
             found: None,
             found_text: self.ended.clone(),
             holds: self.holds,
