@@ -18,6 +18,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# A node takes these for keys of its configuration, and refuses them.
+export -n ROOMCAST_BINARY ROOMCAST_CLUSTER_PORT
 state=${CARGO_TARGET_DIR:-target}/cluster
 port=${ROOMCAST_CLUSTER_PORT:-7600}
 names=(nats-1 nats-2 nats-3 node-1 node-2 node-3)

@@ -81,9 +81,10 @@ fn a_takeover_is_lived_through_on_the_same_connections() {
         "applied      60",
         "0 sent elsewhere, 3 re-welcomes",
         "0 reconnects",
+        "threshold    holds  runs=1: 1",
     ];
     for encoding in ["json", "proto"] {
-        ends(Misdeed::TakeOver, &format!("{flags} --encoding {encoding}"), 0, &said);
+        ends(Misdeed::TakeOver, &format!("{flags} --encoding {encoding} --threshold runs=1"), 0, &said);
     }
     ends(Misdeed::TakeOver, FLAGS, 99, &["a second welcome"]);
 }

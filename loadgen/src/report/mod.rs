@@ -106,6 +106,9 @@ pub(crate) struct Report {
     pub(crate) cpu: CpuFigures,
     #[serde(default)]
     pub(crate) judged_rooms: JudgedRooms,
+    /// Runs of the rooms besides the first of each, as the devices saw them: restarts and takeovers.
+    #[serde(default)]
+    pub(crate) runs_changed: u64,
     pub(crate) verdict: Verdict,
     pub(crate) violations: Violations,
 }
@@ -525,6 +528,9 @@ impl fmt::Display for Report {
         }
         for judged in &self.thresholds {
             writeln!(f, "{judged}")?;
+        }
+        if !self.nodes.is_empty() || self.runs_changed > 0 {
+            writeln!(f, "runs         {} changes in {rooms} rooms", self.runs_changed)?;
         }
         if self.judged_rooms.in_part > 0 {
             write!(f, "{}", self.judged_rooms)?;

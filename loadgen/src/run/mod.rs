@@ -283,7 +283,7 @@ fn settle(
     let types =
         TypeTable::of(plan, outcomes, &merged.types, &merged.readings, &accounts, &first_to_last.types);
     let server = with_deliveries(aside.server, &merged.types);
-    let Merged { seen, violations, joins, moves, judged_rooms, .. } = merged;
+    let Merged { seen, violations, joins, moves, judged_rooms, runs_changed, .. } = merged;
     let published = PublishedFigures::of(outcomes, took_ms);
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
     let limited = generator.limit(lateness.p99_ms);
@@ -329,6 +329,7 @@ fn settle(
         answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
         cpu,
         judged_rooms,
+        runs_changed,
         verdict: verdict.of_a_part(stopped_after_ms.is_some()),
         violations,
     }

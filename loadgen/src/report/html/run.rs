@@ -86,6 +86,8 @@ fn key_figures(report: &Report) -> Markup {
         (None, Some(why)) => format!("no floor: {why}"),
         (None, None) => String::new(),
     };
+    // Without restarts and further nodes a room has one run.
+    let runs_changed = report.awkward.through_restarts.then(|| grouped(report.runs_changed));
     let mut known = vec![
         Figure::new("Devices", grouped(report.devices.into()), "")
             .with_note(format!("in {} rooms", grouped(report.rooms.into()))),
@@ -101,6 +103,8 @@ fn key_figures(report: &Report) -> Markup {
         ms("Latency max", &report.latency, Quantile::Max),
         Figure::new("Violations", grouped(report.violations.total()), "")
             .with_note("lost, twice, out of order, altered"),
+        Figure::new("Runs changed", runs_changed.unwrap_or_else(|| decimal(None)), "")
+            .with_note("by restarts and takeovers"),
         Figure::new("Refused", decimal(report.refused_share().map(|share| 100.0 * share)), "%")
             .with_note(format!("of {} messages", grouped(report.sent()))),
         Figure::new("Node", decimal(report.node_cpu()), "processors").with_note("busy on average"),
