@@ -17,6 +17,8 @@ const ROW_SECONDS: [u64; 10] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
 const NODES_SHOWN_MAX: usize = 6;
 /// The length of a moment of the timelines.
 const MOMENT_MS: u64 = 250;
+/// Messages due so long before a fault may be on their way when it happens: rooms gather for a part of it.
+const UNDER_WAY_MS: u64 = MOMENT_MS;
 
 /// A fault, and the run from there until the next fault.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,7 +40,10 @@ impl Report {
             number: place + 1,
             fault,
             failed: self.failed_in(fault.at_ms, next_ms),
-            longest_ms: self.longest_ms_in(fault.at_ms, next_ms),
+            longest_ms: self.longest_ms_in(
+                fault.at_ms.saturating_sub(UNDER_WAY_MS),
+                next_ms.saturating_sub(UNDER_WAY_MS),
+            ),
         })
     }
 
@@ -48,7 +53,7 @@ impl Report {
         self.failed_by_second.iter().filter(|(second, _)| is_in(**second)).map(|(_, failed)| failed).sum()
     }
 
-    /// A moment belongs to the time of its last millisecond: messages due just before a fault meet the fault.
+    /// A moment belongs to the time of its last millisecond.
     fn longest_ms_in(&self, from_ms: u64, to_ms: u64) -> Option<f64> {
         let is_in = |moment: &&Moment| (from_ms..to_ms).contains(&(moment.at_ms + MOMENT_MS - 1));
         let of_types = self.types.rows().iter().flat_map(|row| &row.latency_over_time);
@@ -56,16 +61,19 @@ impl Report {
         of_types.chain(of_reliable).filter(is_in).map(|moment| moment.max_ms).max_by(f64::total_cmp)
     }
 
-    /// The figures of each node, or of the only node, as `(at_ms, connections, processors)`.
-    fn lanes(&self) -> Vec<(&str, Vec<(i64, u64, f64)>)> {
+    /// The samples of each node, or of the only node.
+    fn lanes(&self) -> Vec<(&str, Vec<NodeSample>)> {
         if self.nodes.is_empty() {
-            let samples = self.server.iter().map(|sample| (sample.at_ms, sample.connections, sample.cpu));
-            return vec![("node", samples.collect())];
+            let only = self.server.iter().map(|sample| NodeSample {
+                at_ms: sample.at_ms,
+                cpu: sample.cpu,
+                connections: sample.connections,
+                ..NodeSample::default()
+            });
+            return vec![("node", only.collect())];
         }
-        let lane = |samples: &[NodeSample]| {
-            samples.iter().map(|sample| (sample.at_ms, sample.connections, sample.cpu)).collect()
-        };
-        self.nodes.iter().take(NODES_SHOWN_MAX).map(|node| (&*node.name, lane(&node.samples))).collect()
+        let shown = self.nodes.iter().take(NODES_SHOWN_MAX);
+        shown.map(|node| (&*node.name, node.samples.clone())).collect()
     }
 }
 
@@ -108,7 +116,7 @@ impl OverTime<'_> {
     fn write_row(
         &self,
         f: &mut fmt::Formatter<'_>,
-        lanes: &[(&str, Vec<(i64, u64, f64)>)],
+        lanes: &[(&str, Vec<NodeSample>)],
         from: u64,
         to: u64,
     ) -> fmt::Result {
@@ -118,10 +126,10 @@ impl OverTime<'_> {
         let is_in = |at_ms: i64| ms(from) < at_ms && at_ms <= ms(to);
         write!(f, "{from:>5} – {to:>5}")?;
         for (_, samples) in lanes {
-            let of_row: Vec<_> = samples.iter().filter(|(at_ms, _, _)| is_in(*at_ms)).collect();
+            let of_row: Vec<_> = samples.iter().filter(|sample| is_in(sample.at_ms)).collect();
             match of_row.last() {
-                Some((_, connections, _)) => {
-                    let cpu: f64 = of_row.iter().map(|(_, _, cpu)| cpu).sum();
+                Some(NodeSample { connections, .. }) => {
+                    let cpu: f64 = of_row.iter().map(|sample| sample.cpu).sum();
                     write!(f, " {connections:>9} {:>4.2}", cpu / ratio(of_row.len() as u64, 1))?;
                 }
                 None => write!(f, " {:>14}", "silent")?,

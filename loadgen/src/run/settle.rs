@@ -103,6 +103,7 @@ impl Merged {
 
     /// Judges every type in each room with devices, and returns the account of each type over all rooms.
     pub(crate) fn check_rooms(&mut self, published: &[Outcomes], plan: &Plan) -> Vec<Account> {
+        self.rooms.values_mut().for_each(RoomSeen::rely_on_relay);
         let mut rooms: BTreeMap<u32, Vec<&RoomSeen>> = BTreeMap::new();
         for ((room, _), seen) in &self.rooms {
             rooms.entry(*room).or_default().push(seen);
