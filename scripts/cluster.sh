@@ -8,6 +8,7 @@
 #   scripts/cluster.sh status        all processes, and their doors
 #   scripts/cluster.sh kill NAME     kill -9
 #   scripts/cluster.sh start NAME    starts a killed one again, with what it kept on disk
+#   scripts/cluster.sh restart NAME  lets it end by itself, as for an upgrade, and starts it again
 #   scripts/cluster.sh pause NAME    stops it as a hung machine would be, without its end
 #   scripts/cluster.sh resume NAME   lets a paused one go on
 #
@@ -33,7 +34,7 @@ fail() {
 }
 
 usage() {
-    sed -n '2,17s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 
@@ -172,6 +173,17 @@ send() {
     kill "-$1" "$pid"
 }
 
+restart() {
+    local since=$SECONDS
+    send TERM "$1"
+    while [[ -n $(pid_of "$1") ]]; do
+        ((SECONDS - since < ends_within)) || fail "$1 has not ended in $ends_within s: $state/$1.log says more"
+        sleep 0.1
+    done
+    start "$1"
+    await_ready "$1"
+}
+
 status() {
     local name pid at n
     for name in "${names[@]}"; do
@@ -277,7 +289,7 @@ fi
 case ${1:-} in
 run) run ;;
 status) status ;;
-kill | start | pause | resume)
+kill | start | restart | pause | resume)
     is_name "${2:-}" || usage
     [[ -d $state ]] || fail "no cluster is running: begin with scripts/cluster.sh run"
     case $1 in
@@ -285,6 +297,7 @@ kill | start | pause | resume)
     pause) send STOP "$2" ;;
     resume) send CONT "$2" ;;
     start) start "$2" && await_ready "$2" ;;
+    restart) restart "$2" ;;
     esac
     ;;
 *) usage ;;

@@ -81,9 +81,10 @@ fn a_takeover_is_lived_through_on_the_same_connections() {
         "applied      60",
         "0 sent elsewhere, 3 re-welcomes",
         "0 reconnects",
+        "threshold    holds  runs=1: 1",
     ];
     for encoding in ["json", "proto"] {
-        ends(Misdeed::TakeOver, &format!("{flags} --encoding {encoding}"), 0, &said);
+        ends(Misdeed::TakeOver, &format!("{flags} --encoding {encoding} --threshold runs=1"), 0, &said);
     }
     ends(Misdeed::TakeOver, FLAGS, 99, &["a second welcome"]);
 }
@@ -99,4 +100,54 @@ fn a_reliable_message_missing_after_a_takeover_fails_the_run() {
     let flags = format!("{FLAGS} --through-restarts");
     ends(Misdeed::TakeOverAndSkip, &flags, 99, &["i4_offset_missing", "passed over offset 4"]);
     ends(Misdeed::TakeOverInSilence, &flags, 99, &["foreign "]);
+}
+
+#[test]
+fn faults_are_carried_out_by_name_and_shown_beside_each_node() {
+    let mut node = FakeNode::start_pair(Misdeed::SayProcessorTime);
+    let file =
+        |name: &str| std::env::temp_dir().join(format!("roomcast-faults-{}-{name}", std::process::id()));
+    let told = |name: &str| {
+        let text = std::fs::read_to_string(file(name)).expect(name);
+        drop(std::fs::remove_file(file(name)));
+        text
+    };
+    let flags = |faults: &str| {
+        format!(
+            "{FLAGS} --ops-door=http://{} --set commands.node.kill=echo>{} --set commands.nats.stop=exit${{IFS}}7 \
+             --set faults=[{faults}] --json {} --html {}",
+            node.ops,
+            file("{name}").display(),
+            file("json").display(),
+            file("html").display()
+        )
+    };
+    let kill = "{at=0.2,do=\"kill\",node=\"node-2\"}";
+    let said = [
+        "verdict      ok",
+        "kill node-2: exit status: 0, took",
+        "threshold    holds  fault `kill node-2`",
+        "seconds         node-1         node-2   failed",
+        "1 kill node-2",
+    ];
+    let flags_of_one = flags(kill);
+    let flags_of_two = flags(&format!("{{at=0.3,do=\"stop\",nats=\"nats-9\"}},{kill}"));
+    node = ends_at(node, Misdeed::SayProcessorTime, &flags_of_one, 0, &said);
+    assert_eq!(told("node-2"), "\n");
+    let report: serde_json::Value = serde_json::from_str(&told("json")).expect("JSON");
+    assert_eq!(
+        (&report["nodes"][1]["name"], &report["faults"][0]["name"]),
+        (&"node-2".into(), &"kill node-2".into())
+    );
+    assert!(report["nodes"][0]["samples"].as_array().is_some_and(|samples| !samples.is_empty()), "{report}");
+    let page = told("html");
+    assert!(page.contains("<h2>Each node</h2>") && page.contains("<title>1: kill node-2</title>"));
+    // The faults stand in the order of their times. A command that failed is named, and fails the run.
+    let said = ["fault 2      after", "stop nats-9: exit status: 7, took", "FAILED fault `stop nats-9`"];
+    ends_at(node, Misdeed::SayProcessorTime, &flags_of_two, 99, &said);
+    assert!(
+        told("json").contains("stop nats-9")
+            && told("html").contains("exit status: 7")
+            && told("node-2") == "\n"
+    );
 }

@@ -309,3 +309,29 @@ fn a_selftest_whose_signal_comes_early_leaves_no_empty_file() {
     drop(run.ends_within(Duration::from_secs(10)));
     assert!(!json.0.exists());
 }
+
+#[test]
+fn a_node_that_a_fault_stops_and_resumes_costs_the_run_of_two_nodes_nothing() {
+    let nodes = [NodeProcess::start(), NodeProcess::start()];
+    let json = Json::new("faults");
+    // The name of a node is any word that its commands can use, here its process.
+    let [first, second] = nodes.each_ref().map(|node| node.child.id());
+    let line = format!(
+        "run --devices 0 --rate 100 --seconds 2 --settle-seconds 1 --no-floor {} {} --json {} \
+         --set doors.names=[\"{first}\",\"{second}\"] --set commands.node.stop=kill${{IFS}}-STOP${{IFS}}{{name}} \
+         --set commands.node.resume=kill${{IFS}}-CONT${{IFS}}{{name}} \
+         --set faults=[{{at=0.5,do=\"stop\",node=\"{second}\"}},{{at=1,do=\"resume\",node=\"{second}\"}}]",
+        nodes[0].flags,
+        nodes[1].flags,
+        json.0.display()
+    );
+    let done = Running::start(&line).ends_within(WITHIN);
+    // A machine that stood still for a moment makes the generator late.
+    assert!(matches!(done.code, Some(0 | 3)), "{done:?}");
+    for words in [format!(": stop {second}: exit status: 0"), "200 ok, 0 failed, 0 unknown".to_owned()] {
+        assert!(done.stdout.contains(&words), "{words}: {done:?}");
+    }
+    let faults = &json.read()["faults"];
+    let at = |fault: usize| faults[fault]["at_ms"].as_u64().expect("a time");
+    assert!(at(0) >= 500 && at(1) >= 1_000, "{faults}");
+}

@@ -55,9 +55,17 @@ impl ViewerDoors {
         &self.doors[usize::from(place)]
     }
 
-    /// The door after `place`, for the next connection of a device.
-    pub(crate) fn after(&self, place: DoorPlace) -> DoorPlace {
-        place_of((usize::from(place) + 1) % self.flags)
+    /// A door of the flags other than `place`, for the next connection of a device. `draw` gives a number below its
+    /// argument.
+    pub(crate) fn another(&self, place: DoorPlace, draw: impl FnOnce(u64) -> u64) -> DoorPlace {
+        let place = usize::from(place);
+        let others = self.flags - usize::from(place < self.flags);
+        if others == 0 {
+            return 0;
+        }
+        // By lot: the next door in turn would get all devices of a node that ends, and rooms would have no other.
+        let drawn = usize::try_from(draw(others as u64)).unwrap_or(0);
+        place_of(if drawn < place { drawn } else { drawn + 1 })
     }
 
     /// The place of a door that a node named; `None` past [`DOORS_MAX`].
@@ -162,14 +170,27 @@ mod tests {
     }
 
     #[test]
-    fn doors_follow_in_turn_and_a_learned_one_is_followed_by_a_flags_one() {
+    fn another_door_is_any_of_the_flags_but_the_last_one() {
+        let drawn = |doors: u16, place: DoorPlace| {
+            let doors = ViewerDoors::new((0..doors).map(door).collect(), None, None);
+            let mut others: Vec<DoorPlace> =
+                (0..8_u64).map(|number| doors.another(place, |below| number % below)).collect();
+            others.sort_unstable();
+            others.dedup();
+            others
+        };
+        assert_eq!([drawn(3, 0), drawn(3, 1), drawn(3, 2)], [[1, 2], [0, 2], [0, 1]]);
+        assert_eq!((drawn(1, 0), drawn(2, 0), drawn(2, 7)), (vec![0], vec![1], vec![0, 1]));
+    }
+
+    #[test]
+    fn a_learned_door_has_a_place_of_its_own() {
         let mut doors = ViewerDoors::new(vec![door(1), door(2)], None, None);
-        assert_eq!((doors.after(0), doors.after(1)), (1, 0));
         assert_eq!(
             (doors.learn(&door(2)), doors.learn(&door(3)), doors.learn(&door(3))),
             (Some(1), Some(2), Some(2))
         );
-        assert_eq!((doors.after(2), doors.door(2)), (1, &door(3)));
+        assert_eq!(doors.door(2), &door(3));
         assert_eq!(doors.choose("r", 1, 0, |_| 0), Some(1));
     }
 

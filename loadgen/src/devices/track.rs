@@ -11,7 +11,7 @@ pub(crate) struct Track {
     pub(super) is_in: bool,
     /// Once away, or a late joiner: chat missed meanwhile is not owed to the device.
     pub(super) was_away: bool,
-    /// The seq of the first welcome.
+    /// The seq of the welcome from which on the device was owed every batch of the life.
     pub(super) start_seq: u64,
     /// The life of the room, by place in `Watch::lives`.
     pub(super) life: u32,

@@ -12,6 +12,7 @@ mod published;
 mod reliable;
 mod seen;
 mod span;
+mod stays;
 mod stream;
 mod tally;
 mod verdict;

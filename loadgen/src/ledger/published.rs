@@ -1,5 +1,7 @@
 //! The publisher's half of the ledger: the times of each request and the outcome of each message.
 
+use std::collections::BTreeMap;
+
 use crate::scenario::schedule::Schedule;
 
 /// The end of a message's publish.
@@ -125,6 +127,17 @@ impl Published {
         }
     }
 
+    /// Second after the start -> messages due in that second that were refused or are unknown.
+    pub(crate) fn failed_by_second(&self) -> BTreeMap<u64, u64> {
+        let mut seconds = BTreeMap::new();
+        let failed = |(_, outcome): &(u64, &Outcome)| matches!(outcome, Outcome::Refused | Outcome::Unknown);
+        for (number, _) in (0_u64..).zip(&self.outcomes).filter(failed) {
+            let after_ns = self.schedule.due_ns(number).saturating_sub(self.schedule.start_ns);
+            *seconds.entry(after_ns / 1_000_000_000).or_default() += 1;
+        }
+        seconds
+    }
+
     /// Accepted messages of each room, times the count `each` of a message.
     pub(crate) fn ok_by_room(&self, each: u64) -> Vec<u64> {
         let mut rooms = vec![0_u64; index(u64::from(self.schedule.rooms))];
@@ -137,4 +150,22 @@ impl Published {
 
 fn index(number: u64) -> usize {
     usize::try_from(number).expect("Published::new made room for it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_in_the_second_of_their_due_time() {
+        let schedule = Schedule::even(6, 2_000, 1, 1).starting(5_000_000_000);
+        let mut published = Published::new(schedule);
+        for (number, outcome) in
+            (0..).zip([Outcome::Ok, Outcome::Refused, Outcome::Unknown, Outcome::Ok, Outcome::Refused])
+        {
+            published.sent(number, 0);
+            published.answered(number, 9_000_000_000, [outcome]);
+        }
+        assert_eq!(published.failed_by_second(), BTreeMap::from([(0, 1), (1, 1), (2, 1)]));
+    }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::stays::{Relay, Stays};
 use crate::ledger::ages::BatchAges;
 
 /// The places (`Schedule::place_of`) of a batch's messages, in the batch's order.
@@ -128,7 +129,9 @@ pub(crate) struct RoomSeen {
     pub(crate) run: String,
     /// Time of the first welcome; 0: none came.
     pub(crate) first_ns: u64,
-    /// Time of the last batch; 0: none came.
+    /// Seq of the newest batch.
+    pub(crate) last_seq: u64,
+    /// Time at which the first device had the newest batch; 0: none came.
     pub(crate) last_ns: u64,
     /// By place of the type in the mix.
     pub(crate) types: Vec<TypeSeen>,
@@ -136,6 +139,7 @@ pub(crate) struct RoomSeen {
     pub(crate) starts: BTreeMap<u64, Witness>,
     /// Devices by their seq at the end.
     pub(crate) ends: BTreeMap<u64, Witness>,
+    pub(crate) stays: Stays,
     /// Claims of frames. The claim of a level batch has one device of each worker as witness.
     #[serde(with = "pairs")]
     pub(crate) claims: BTreeMap<Claim, Witness>,
@@ -152,6 +156,29 @@ impl RoomSeen {
     /// True if the life had a device from the welcome to the end: then missing messages can be judged.
     pub(crate) fn is_watched(&self) -> bool {
         !self.starts.is_empty() && !self.ends.is_empty()
+    }
+
+    /// Has a relay of devices stand for a witness, where no device was there throughout: in a rolling restart each
+    /// device is away once.
+    pub(crate) fn rely_on_relay(&mut self) {
+        if self.is_watched() {
+            return;
+        }
+        if let Some(Relay { from, to, first, last }) = self.stays.relay() {
+            self.started(from, first);
+            self.ended(to, last);
+        }
+    }
+
+    /// Notes a batch. Its time is that of the first device: a node that stood still gives its devices the last batches
+    /// of a run long after the end of the run.
+    pub(crate) fn heard(&mut self, seq: u64, now_ns: u64) {
+        if seq > self.last_seq || self.last_ns == 0 {
+            self.last_ns = now_ns;
+        } else if seq == self.last_seq {
+            self.last_ns = self.last_ns.min(now_ns);
+        }
+        self.last_seq = self.last_seq.max(seq);
     }
 
     /// Notes a device's welcome at `seq`.
@@ -179,7 +206,9 @@ impl RoomSeen {
             self.first_ns = other.first_ns;
         }
         self.first_ns = self.first_ns.min(other.first_ns);
-        self.last_ns = self.last_ns.max(other.last_ns);
+        if other.last_ns > 0 {
+            self.heard(other.last_seq, other.last_ns);
+        }
         for (mine, other) in self.types.iter_mut().zip(other.types) {
             for (seq, numbers) in other.batches {
                 if *mine.batches.entry(seq).or_insert_with(|| numbers.clone()) != numbers {
@@ -192,6 +221,7 @@ impl RoomSeen {
         other.starts.into_iter().for_each(|(seq, witness)| note(&mut self.starts, seq, witness));
         other.ends.into_iter().for_each(|(seq, witness)| note(&mut self.ends, seq, witness));
         other.claims.into_iter().for_each(|(claim, witness)| note(&mut self.claims, claim, witness));
+        self.stays.merge(&other.stays);
         for (seq, ages) in other.ages {
             self.ages.entry(seq).or_default().merge(&ages);
         }
@@ -221,5 +251,28 @@ mod pairs {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Claims, D::Error> {
         Ok(Vec::<(Claim, Witness)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_has_the_time_of_its_first_device_and_of_its_first_worker() {
+        let heard = |batches: &[(u64, u64)]| {
+            let mut seen = RoomSeen::new(0, 1);
+            batches.iter().for_each(|(seq, now_ns)| seen.heard(*seq, *now_ns));
+            seen
+        };
+        let mut mine = heard(&[(1, 10), (2, 20), (1, 600), (2, 700)]);
+        assert_eq!((mine.last_seq, mine.last_ns), (2, 20));
+        mine.merge(heard(&[(2, 15), (1, 900)]));
+        assert_eq!(mine.last_ns, 15);
+        mine.merge(heard(&[]));
+        mine.merge(heard(&[(1, 5)]));
+        assert_eq!(mine.last_ns, 15);
+        mine.merge(heard(&[(3, 40)]));
+        assert_eq!(mine.last_ns, 40);
     }
 }

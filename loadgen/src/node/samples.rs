@@ -1,4 +1,4 @@
-//! The node second by second: its `/metrics`, and the kernel's socket memory where the node is on this
+//! The nodes second by second: their `/metrics`, and the kernel's socket memory where the nodes are on this
 //! machine.
 
 use std::sync::Arc;
@@ -13,13 +13,16 @@ use crate::clock::monotonic_ns;
 use crate::figures::ratio;
 use crate::figures::timeline::Moment;
 use crate::machine::environment::{file, page_bytes};
-use crate::wire::doors::Door;
+use crate::scenario::plan::Plan;
+use crate::wire::doors::{ANSWER_AGE_MAX, Door};
 
 /// First interval between readings.
 const EVERY_MS: u64 = 1_000;
 /// Most samples of a run: two hours of seconds. Past this, every second reading is dropped and the interval
 /// doubles.
 const SAMPLES_MAX: usize = 7_200;
+/// The metric of the slots that a node orders.
+const SLOTS_HERE: &str = "roomcast_slots{state=\"here\"}";
 
 /// One interval of the node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -45,6 +48,35 @@ pub(crate) struct Sample {
     pub(crate) ladder_step: u64,
 }
 
+/// One interval of one node of several.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NodeSample {
+    /// As `at_ms` of the sample of all nodes.
+    pub(crate) at_ms: i64,
+    /// Processors kept busy.
+    pub(crate) cpu: f64,
+    pub(crate) resident_bytes: u64,
+    pub(crate) connections: u64,
+    /// Messages accepted, a second.
+    pub(crate) published_per_s: f64,
+    /// Frames sent, a second.
+    pub(crate) frames_per_s: f64,
+    /// The highest ladder step among the shards.
+    pub(crate) ladder_step: u64,
+    /// Slots of the cluster that the node orders; `None` for a lone node.
+    pub(crate) slots: Option<u64>,
+}
+
+/// One node of several.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeFigures {
+    pub(crate) name: String,
+    /// The operator door.
+    pub(crate) door: String,
+    /// A node without an answer has no sample, and none for its first reading after.
+    pub(crate) samples: Vec<NodeSample>,
+}
+
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct NodeReading {
     cpu_us: u64,
@@ -53,6 +85,7 @@ struct NodeReading {
     accepted: u64,
     frames: u64,
     ladder_step: u64,
+    slots: Option<u64>,
 }
 
 impl NodeReading {
@@ -73,6 +106,10 @@ impl NodeReading {
                 "roomcast_connections" => &mut reading.connections,
                 "roomcast_messages_accepted_total" => &mut reading.accepted,
                 "roomcast_frames_total" => &mut reading.frames,
+                _ if metric == SLOTS_HERE => {
+                    reading.slots = Some(value);
+                    continue;
+                }
                 "roomcast_ladder_step" => {
                     reading.ladder_step = reading.ladder_step.max(value);
                     continue;
@@ -113,7 +150,6 @@ impl NodeReading {
 /// counters fall.
 #[derive(Debug)]
 struct NodesReading {
-    doors: Vec<Door>,
     /// The last reading of each node.
     last: Vec<NodeReading>,
     /// The counters' growth so far.
@@ -121,24 +157,18 @@ struct NodesReading {
 }
 
 impl NodesReading {
-    fn of(doors: Vec<Door>) -> Self {
-        Self { last: vec![NodeReading::default(); doors.len()], doors, grown: NodeReading::default() }
+    fn of(nodes: usize) -> Self {
+        Self { last: vec![NodeReading::default(); nodes], grown: NodeReading::default() }
     }
 
-    /// `None` while no node answers.
-    fn read(&mut self) -> Option<NodeReading> {
-        let answers: Vec<_> = self.doors.iter().map(|door| door.read("/metrics").ok()).collect();
-        self.sum(answers.iter().map(|metrics| NodeReading::of(metrics.as_deref()?)))
-    }
-
-    /// Adds up the readings of the nodes, in the order of the doors.
-    fn sum(&mut self, readings: impl Iterator<Item = Option<NodeReading>>) -> Option<NodeReading> {
+    /// Adds up the readings of the nodes, in the order of the doors; `None` while no node answers.
+    fn sum(&mut self, readings: &[Option<NodeReading>]) -> Option<NodeReading> {
         let mut present = NodeReading::default();
         let mut any = false;
         for (last, reading) in self.last.iter_mut().zip(readings) {
             let Some(reading) = reading else { continue };
             present.add(&reading.grown_since(last));
-            *last = reading;
+            *last = *reading;
             any = true;
         }
         let NodeReading { cpu_us, accepted, frames, .. } = present;
@@ -146,6 +176,17 @@ impl NodesReading {
         let NodeReading { cpu_us, accepted, frames, .. } = self.grown;
         any.then_some(NodeReading { cpu_us, accepted, frames, ..present })
     }
+}
+
+/// Asks all doors at once: a node that hangs takes no reading from the others.
+fn read(doors: &[Door]) -> Vec<Option<NodeReading>> {
+    // With several nodes an answer that is due at the next reading comes too late.
+    let age_max = if doors.len() > 1 { Duration::from_millis(EVERY_MS) } else { ANSWER_AGE_MAX };
+    std::thread::scope(|scope| {
+        let ask = |door: &'_ Door| NodeReading::of(&door.read("/metrics", age_max).ok()?);
+        let asked: Vec<_> = doors.iter().map(|door| scope.spawn(move || ask(door))).collect();
+        asked.into_iter().map(|asked| asked.join().ok().flatten()).collect()
+    })
 }
 
 /// TCP in `/proc/net/sockstat` and `/proc/net/sockstat6`.
@@ -174,11 +215,13 @@ impl Kernel {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Timed {
     at_ns: u64,
-    node: NodeReading,
+    together: NodeReading,
     kernel: Option<Kernel>,
+    /// The nodes in the order of the doors; `None` without an answer.
+    nodes: Vec<Option<NodeReading>>,
 }
 
 /// The kept readings of a run.
@@ -209,30 +252,52 @@ impl Series {
     }
 
     fn samples(&self) -> impl DoubleEndedIterator<Item = Sample> {
-        self.readings.windows(2).map(|pair| self.sample(pair[0], pair[1]))
+        self.readings.windows(2).map(|pair| self.sample(&pair[0], &pair[1]))
     }
 
-    fn sample(&self, before: Timed, after: Timed) -> Sample {
-        let grown = after.node.grown_since(&before.node);
-        let took_us = (after.at_ns.saturating_sub(before.at_ns) / 1_000).max(1);
-        let per_s = |count: u64| ratio(count.saturating_mul(1_000_000), took_us);
-        let from_start_ns = i128::from(after.at_ns) - i128::from(self.start_ns);
+    fn sample(&self, before: &Timed, after: &Timed) -> Sample {
+        let of = self.sample_of(before, &before.together, after, &after.together);
         Sample {
-            at_ms: i64::try_from(from_start_ns / 1_000_000).unwrap_or(i64::MAX),
-            cpu: ratio(grown.cpu_us, took_us),
-            resident_bytes: after.node.resident_bytes,
+            at_ms: of.at_ms,
+            cpu: of.cpu,
+            resident_bytes: of.resident_bytes,
             socket_bytes: after.kernel.map(|kernel| kernel.pages.saturating_mul(self.page_bytes)),
             sockets: after.kernel.map(|kernel| kernel.sockets),
-            connections: after.node.connections,
+            connections: of.connections,
+            published_per_s: of.published_per_s,
+            frames_per_s: of.frames_per_s,
+            deliveries_per_s: 0.0,
+            ladder_step: of.ladder_step,
+        }
+    }
+
+    /// The samples of the node at the door of this place.
+    fn samples_at(&self, place: usize) -> impl Iterator<Item = NodeSample> {
+        self.readings.windows(2).filter_map(move |pair| {
+            let of = |timed: &Timed| timed.nodes.get(place).copied().flatten();
+            Some(self.sample_of(&pair[0], &of(&pair[0])?, &pair[1], &of(&pair[1])?))
+        })
+    }
+
+    fn sample_of(&self, from: &Timed, before: &NodeReading, to: &Timed, after: &NodeReading) -> NodeSample {
+        let grown = after.grown_since(before);
+        let took_us = (to.at_ns.saturating_sub(from.at_ns) / 1_000).max(1);
+        let per_s = |count: u64| ratio(count.saturating_mul(1_000_000), took_us);
+        let from_start_ns = i128::from(to.at_ns) - i128::from(self.start_ns);
+        NodeSample {
+            at_ms: i64::try_from(from_start_ns / 1_000_000).unwrap_or(i64::MAX),
+            cpu: ratio(grown.cpu_us, took_us),
+            resident_bytes: after.resident_bytes,
+            connections: after.connections,
             published_per_s: per_s(grown.accepted),
             frames_per_s: per_s(grown.frames),
-            deliveries_per_s: 0.0,
-            ladder_step: after.node.ladder_step,
+            ladder_step: after.ladder_step,
+            slots: after.slots,
         }
     }
 }
 
-/// Reads the node every second until the end.
+/// Reads the nodes every second until the end.
 #[derive(Debug)]
 pub(crate) struct ServerWatch {
     /// `None` once the reading is to end.
@@ -257,15 +322,16 @@ impl ServerWatch {
     pub(crate) fn begin(doors: Vec<Door>, start_ns: u64) -> Self {
         let (stop, stopped) = channel();
         let is_here = doors.iter().all(Door::is_loopback);
-        let mut nodes = NodesReading::of(doors);
+        let mut all = NodesReading::of(doors.len());
         let lately = Lately(Arc::new(Mutex::new(Series::new(start_ns))));
         let told = lately.clone();
         let asking = std::thread::spawn(move || {
             loop {
                 let asked_ns = monotonic_ns();
-                if let Some(node) = nodes.read() {
+                let nodes = read(&doors);
+                if let Some(together) = all.sum(&nodes) {
                     let kernel = is_here.then(Kernel::read).flatten();
-                    told.0.lock().push(Timed { at_ns: monotonic_ns(), node, kernel });
+                    told.0.lock().push(Timed { at_ns: monotonic_ns(), together, kernel, nodes });
                 }
                 let next_ns = asked_ns + told.0.lock().every_ms * 1_000_000;
                 let rest = Duration::from_nanos(next_ns.saturating_sub(monotonic_ns()));
@@ -283,10 +349,20 @@ impl ServerWatch {
         drop(self.stop.take());
     }
 
-    pub(crate) fn end(mut self) -> Vec<Sample> {
+    /// The samples of all nodes together, and of each of several nodes.
+    pub(crate) fn end(mut self, plan: &Plan) -> (Vec<Sample>, Vec<NodeFigures>) {
         self.hush();
         drop(self.asking.join());
-        self.lately.0.lock().samples().collect()
+        let series = self.lately.0.lock();
+        let doors = plan.nodes.iter().zip(&plan.target.ops_doors).enumerate();
+        // The samples of a lone node are those of all nodes.
+        let several = doors.filter(|_| plan.nodes.len() > 1);
+        let nodes = several.map(|(place, (name, door))| NodeFigures {
+            name: name.clone(),
+            door: door.to_string(),
+            samples: series.samples_at(place).collect(),
+        });
+        (series.samples().collect(), nodes.collect())
     }
 }
 
@@ -312,6 +388,9 @@ pub(crate) fn enter_deliveries<'a>(samples: &mut [Sample], moments: impl IntoIte
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
 
     const METRICS: &str = "# HELP roomcast_frames_total Frames.\n# TYPE roomcast_frames_total counter\n\
@@ -321,11 +400,11 @@ mod tests {
         roomcast_connections_waiting{shard=\"0\"} 99\n\
         roomcast_ladder_step{shard=\"0\"} 1\nroomcast_ladder_step{shard=\"1\"} 3\n\
         roomcast_shard_busy_ratio{shard=\"0\"} 0.25\nroomcast_cpu_microseconds_total 500000\n\
-        roomcast_resident_bytes 1024\n";
+        roomcast_resident_bytes 1024\nroomcast_slots{state=\"here\"} 86\nroomcast_slots{state=\"there\"} 170\n";
 
     fn at(at_ms: u64, cpu_us: u64, frames: u64) -> Timed {
-        let node = NodeReading { cpu_us, frames, ..NodeReading::default() };
-        Timed { at_ns: at_ms * 1_000_000, node, kernel: None }
+        let together = NodeReading { cpu_us, frames, ..NodeReading::default() };
+        Timed { at_ns: at_ms * 1_000_000, together, kernel: None, nodes: Vec::new() }
     }
 
     fn sampled(start_ms: u64, readings: impl IntoIterator<Item = Timed>) -> Vec<Sample> {
@@ -343,6 +422,7 @@ mod tests {
             accepted: 10,
             frames: 100,
             ladder_step: 3,
+            slots: Some(86),
         };
         assert_eq!(NodeReading::of(METRICS), Some(reading));
         for other in
@@ -379,19 +459,55 @@ mod tests {
 
     #[test]
     fn nodes_are_added_up_and_one_that_dies_takes_nothing_back() {
-        let mut nodes = NodesReading::of(Vec::new());
-        nodes.last = vec![NodeReading::default(); 2];
+        let mut nodes = NodesReading::of(2);
         let node = |cpu_us, connections| {
             Some(NodeReading { cpu_us, connections, ladder_step: connections, ..NodeReading::default() })
         };
         let mut sum = |one, other| {
-            let sum = nodes.sum([one, other].into_iter());
+            let sum = nodes.sum(&[one, other]);
             sum.map(|sum| (sum.cpu_us, sum.connections, sum.ladder_step))
         };
         assert_eq!(sum(node(100, 3), node(50, 2)), Some((150, 5, 3)));
         assert_eq!(sum(node(110, 3), None), Some((160, 3, 3)));
         assert_eq!(sum(None, None), None);
         assert_eq!(sum(node(120, 3), node(5, 1)), Some((175, 4, 3)), "the other began anew");
+    }
+
+    #[test]
+    fn a_node_that_is_silent_has_no_sample_until_its_second_reading_after() {
+        let node = |cpu_us| Some(NodeReading { cpu_us, ..NodeReading::default() });
+        let read = [
+            [node(0), node(0)],
+            [node(500_000), node(250_000)],
+            [None, node(500_000)],
+            [node(700_000), node(750_000)],
+            [node(800_000), node(1_000_000)],
+        ];
+        let mut series = Series::new(0);
+        for (second, nodes) in (0..).zip(read) {
+            series.push(Timed { nodes: nodes.to_vec(), ..at(second * 1_000, 0, 0) });
+        }
+        let samples = |place| series.samples_at(place).map(|of| (of.at_ms, of.cpu)).collect::<Vec<_>>();
+        assert_eq!(samples(0), [(1_000, 0.5), (4_000, 0.1)]);
+        assert_eq!(samples(1), [(1_000, 0.25), (2_000, 0.25), (3_000, 0.25), (4_000, 0.25)]);
+        assert_eq!(series.samples().count(), 4, "on the same axis of time");
+    }
+
+    #[test]
+    fn a_node_that_hangs_takes_no_reading_from_the_others() {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let well = listen();
+        let hung = listen();
+        let doors =
+            [&hung, &well].map(|door| format!("http://{}", door.local_addr().unwrap()).parse().unwrap());
+        let answering = std::thread::spawn(move || {
+            let mut asked = well.accept().unwrap().0;
+            assert!(asked.read(&mut [0; 1_024]).unwrap() > 0);
+            write!(asked, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{METRICS}", METRICS.len()).unwrap();
+        });
+        let readings = read(&doors);
+        answering.join().unwrap();
+        assert_eq!(readings, [None, NodeReading::of(METRICS)]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod html;
 pub(crate) mod junit;
 pub(crate) mod last_device;
 pub(crate) mod output;
+mod over_time;
 pub(crate) mod thresholds;
 pub(crate) mod types;
 
@@ -23,10 +24,11 @@ use crate::machine::environment::Environment;
 use crate::node::cpu::CpuFigures;
 use crate::node::faults::FaultDone;
 use crate::node::memory::MemoryFigures;
-use crate::node::samples::Sample;
+use crate::node::samples::{NodeFigures, Sample};
 use crate::publish::publisher::Outcomes;
 use crate::report::generator::GeneratorFigures;
 use crate::report::last_device::{FirstToLast, RoomSkew};
+use crate::report::over_time::OverTime;
 use crate::report::types::TypeTable;
 use crate::scenario::habits::Awkward;
 use crate::scenario::thresholds::Condition;
@@ -62,6 +64,10 @@ pub(crate) struct Report {
     pub(crate) awkward: Awkward,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) faults: Vec<FaultDone>,
+    /// Second from the first publish -> messages due in that second that were refused or are unknown, reliable messages
+    /// included.
+    #[serde(default)]
+    pub(crate) failed_by_second: BTreeMap<u64, u64>,
     #[serde(default)]
     pub(crate) moves: Moves,
     pub(crate) seen: Tally,
@@ -84,8 +90,11 @@ pub(crate) struct Report {
     /// From the due time of a join to the welcome.
     pub(crate) join: Percentiles,
     pub(crate) generator: GeneratorFigures,
-    /// The node, second by second.
+    /// The node, or all nodes together, second by second.
     pub(crate) server: Vec<Sample>,
+    /// Each of several nodes, on the same axis of time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) nodes: Vec<NodeFigures>,
     pub(crate) environment: Environment,
     /// The resolved scenario in the format of a scenario file.
     pub(crate) scenario: String,
@@ -97,6 +106,9 @@ pub(crate) struct Report {
     pub(crate) cpu: CpuFigures,
     #[serde(default)]
     pub(crate) judged_rooms: JudgedRooms,
+    /// Runs of the rooms besides the first of each, as the devices saw them: restarts and takeovers.
+    #[serde(default)]
+    pub(crate) runs_changed: u64,
     pub(crate) verdict: Verdict,
     pub(crate) violations: Violations,
 }
@@ -485,9 +497,7 @@ impl fmt::Display for Report {
             "delivered    {} messages in {} frames ({:.2} each), {} told as skipped, {} frames decoded, {} bytes",
             seen.deliveries, seen.frames, self.messages_per_frame, seen.skipped, seen.decoded, seen.bytes
         )?;
-        for fault in &self.faults {
-            writeln!(f, "fault        after {} ms: {}: {}", fault.at_ms, fault.run, fault.ended)?;
-        }
+        write!(f, "{}", OverTime(self))?;
         for (name, figures) in [
             ("latency", &self.latency),
             ("first device", &self.first_to_last.first),
@@ -519,6 +529,9 @@ impl fmt::Display for Report {
         for judged in &self.thresholds {
             writeln!(f, "{judged}")?;
         }
+        if !self.nodes.is_empty() || self.runs_changed > 0 {
+            writeln!(f, "runs         {} changes in {rooms} rooms", self.runs_changed)?;
+        }
         if self.judged_rooms.in_part > 0 {
             write!(f, "{}", self.judged_rooms)?;
         }
@@ -548,7 +561,14 @@ pub(crate) mod tests {
     #[test]
     fn a_fault_that_did_not_happen_is_a_threshold_that_failed() {
         let held = |ended: &str, holds| {
-            let fault = FaultDone { at_ms: 3, run: "kill-nodee".into(), ended: ended.into(), holds };
+            let fault = FaultDone {
+                at_ms: 3,
+                took_ms: Some(2),
+                name: None,
+                run: "kill-nodee".into(),
+                ended: ended.into(),
+                holds,
+            };
             Report { faults: vec![fault], ..made_up() }.held_to(&[])
         };
         assert_eq!(held("exit status: 0", true).verdict, Verdict::Ok);

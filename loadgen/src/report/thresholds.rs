@@ -35,7 +35,7 @@ impl FaultDone {
     /// The fault as a condition, which fails if the fault did not happen.
     pub(crate) fn judged(&self) -> Judged {
         Judged {
-            condition: format!("fault `{}` after {} ms", self.run, self.at_ms),
+            condition: format!("fault `{}` after {} ms", self.title(), self.at_ms),
             found: None,
             found_text: self.ended.clone(),
             holds: self.holds,
@@ -55,6 +55,7 @@ impl Metric {
             Self::Lateness => Quantile::P99.of(&report.lateness),
             // Without devices nothing was checked, so no loss proves nothing.
             Self::Loss => (report.devices > 0).then(|| ratio(report.violations.total(), 1)),
+            Self::Runs => (report.devices > 0).then(|| ratio(report.runs_changed, 1)),
             Self::Refused => report.refused_share(),
             Self::Skipped => share(report.seen.skipped, report.seen.deliveries + report.seen.skipped),
             Self::Cpu => report.node_cpu(),
@@ -71,7 +72,7 @@ impl Metric {
             Self::Refused => share(row.refused + row.unknown, row.offered),
             Self::Skipped => share(row.skipped, row.delivered + row.merged + row.skipped),
             // Counted over all types together.
-            Self::Apply(_) | Self::Join | Self::Answer | Self::Lateness | Self::Loss => None,
+            Self::Apply(_) | Self::Join | Self::Answer | Self::Lateness | Self::Loss | Self::Runs => None,
             Self::Cpu | Self::Memory | Self::Deliveries => None,
         }
     }
@@ -132,6 +133,7 @@ mod tests {
         assert_eq!((&*refused.found_text, refused.holds), ("2 %", true));
         assert!(judged("memory<1GiB", &report).holds);
         assert!(judged("cpu>=0.5", &report).holds);
+        assert!(judged("runs=0", &report).holds);
     }
 
     #[test]
@@ -141,7 +143,7 @@ mod tests {
         report.reliable = None;
         report.server.clear();
         report.devices = 0;
-        for text in ["p99<1000s", "max>0us", "apply_p99<1s", "cpu<100", "nobody.p99<1s", "loss=0"] {
+        for text in ["p99<1000s", "max>0us", "apply_p99<1s", "cpu<100", "nobody.p99<1s", "loss=0", "runs=0"] {
             let judged = judged(text, &report);
             assert_eq!((judged.found, judged.holds), (None, false), "{text}");
             assert_eq!(judged.found_text, "nothing was measured");

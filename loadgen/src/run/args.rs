@@ -27,8 +27,8 @@ const SECRETS: [&str; 2] = ["--publisher-key", "--device-token"];
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
     /// A scenario file, or a shipped scenario: quick, hot-room, double-eleven, red-packet, raid,
-    /// reconnect-storm, small-rooms, soak. Other flags change the scenario, and `--set` changes any key of
-    /// the scenario.
+    /// reconnect-storm, rolling-restart, node-loss, small-rooms, soak. Other flags change the scenario, and
+    /// `--set` changes any key of the scenario.
     #[arg(long, value_name = "FILE-OR-NAME")]
     scenario: Option<String>,
     /// A key of the scenario and a value, any number of times: `viewers.devices=5000`, `types.chat.rate=20`.
@@ -349,7 +349,7 @@ fn target(mut target: Target, scenario: &Scenario) -> Result<Target, String> {
 
 /// Fills in the doors of the scenario, or else the default, where no flag names a door, and checks all.
 fn fill_doors(target: &mut Target, scenario: &DoorsSection) -> Result<(), String> {
-    let DoorsSection { viewer, publisher, ops, route } = scenario;
+    let DoorsSection { viewer, publisher, ops, route, .. } = scenario;
     if target.route.is_none() && target.viewer_doors.is_empty() && !route.is_empty() {
         target.route = Some(route.parse().map_err(|error| format!("doors.route: {error}"))?);
     }

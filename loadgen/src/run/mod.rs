@@ -6,6 +6,7 @@ mod live;
 pub(crate) mod settle;
 mod stored;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use crate::clock::{monotonic_ns, unix_ms};
@@ -21,7 +22,7 @@ use crate::machine::environment::Environment;
 use crate::node::cpu::{CpuFigures, Meter, Spent};
 use crate::node::faults::{FaultDone, Faults};
 use crate::node::memory::MemoryFigures;
-use crate::node::samples::{Lately, Sample, ServerWatch, enter_deliveries};
+use crate::node::samples::{Lately, NodeFigures, Sample, ServerWatch, enter_deliveries};
 use crate::publish::publisher::{self, Outcomes};
 use crate::publish::request::Traffic;
 use crate::report::generator::GeneratorFigures;
@@ -108,7 +109,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
     let silence = doors::silence(plan, until_ns.saturating_sub(LAST_LOOK_NS));
     // The lines leave the terminal before the report comes.
     drop(live);
-    let server = server.end();
+    let (server, nodes) = server.end(plan);
     let faults = faults.end(until_ns);
     let workers_clock_error_ms = ratio(fleet.clock_error_ns()?, 1_000_000);
     let aside = Aside {
@@ -121,6 +122,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<Report, RunError> {
         silence,
         until_ns,
         server,
+        nodes,
         faults,
     };
     drop(fleet);
@@ -253,6 +255,7 @@ struct Aside {
     /// End of the time for the report.
     until_ns: u64,
     server: Vec<Sample>,
+    nodes: Vec<NodeFigures>,
     faults: Vec<FaultDone>,
 }
 
@@ -272,6 +275,7 @@ fn settle(
     let first_to_last = merged.first_to_last(plan);
     let generator = with_publishers(merged.generator, outcomes.iter().chain(reliable));
     let lateness = lateness(outcomes, reliable);
+    let failed_by_second = failed_by_second(outcomes.iter().chain(reliable));
     let mut pull_time = PullTime { deadline_ns: aside.until_ns, silence: aside.silence };
     let reliable =
         reliable.and_then(|reliable| merged.check_streams(reliable, plan, took_ms, &mut pull_time));
@@ -279,7 +283,7 @@ fn settle(
     let types =
         TypeTable::of(plan, outcomes, &merged.types, &merged.readings, &accounts, &first_to_last.types);
     let server = with_deliveries(aside.server, &merged.types);
-    let Merged { seen, violations, joins, moves, judged_rooms, .. } = merged;
+    let Merged { seen, violations, joins, moves, judged_rooms, runs_changed, .. } = merged;
     let published = PublishedFigures::of(outcomes, took_ms);
     let latency = together(merged.types.iter().map(|figures| &figures.latency));
     let limited = generator.limit(lateness.p99_ms);
@@ -304,6 +308,7 @@ fn settle(
         reliable,
         awkward: plan.awkward,
         faults: aside.faults,
+        failed_by_second,
         moves,
         seen,
         messages_per_frame: ratio(seen.deliveries, seen.frames),
@@ -315,6 +320,7 @@ fn settle(
         generator,
         memory: MemoryFigures::of_samples(&server),
         server,
+        nodes: aside.nodes,
         environment: Environment::read(),
         scenario: plan.scenario.clone(),
         command: plan.target.command.clone(),
@@ -323,10 +329,19 @@ fn settle(
         answer: all(outcomes.iter().map(|outcomes| &outcomes.answer_latency)),
         cpu,
         judged_rooms,
+        runs_changed,
         verdict: verdict.of_a_part(stopped_after_ms.is_some()),
         violations,
     }
     .held_to(&plan.thresholds)
+}
+
+fn failed_by_second<'a>(outcomes: impl Iterator<Item = &'a Outcomes>) -> BTreeMap<u64, u64> {
+    let mut seconds = BTreeMap::new();
+    for (second, failed) in outcomes.flat_map(|outcomes| outcomes.published.failed_by_second()) {
+        *seconds.entry(second).or_default() += failed;
+    }
+    seconds
 }
 
 fn judge_silence<'a>(

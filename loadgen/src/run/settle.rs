@@ -41,6 +41,8 @@ pub(crate) struct Merged {
     after_return: Latency,
     /// Filled by [`Merged::check_rooms`].
     pub(crate) judged_rooms: JudgedRooms,
+    /// Filled by [`Merged::check_rooms`].
+    pub(crate) runs_changed: u64,
     /// Room -> lives of its stream, each with its own epoch.
     streams: BTreeMap<u32, Vec<StreamSeen>>,
 }
@@ -101,6 +103,7 @@ impl Merged {
 
     /// Judges every type in each room with devices, and returns the account of each type over all rooms.
     pub(crate) fn check_rooms(&mut self, published: &[Outcomes], plan: &Plan) -> Vec<Account> {
+        self.rooms.values_mut().for_each(RoomSeen::rely_on_relay);
         let mut rooms: BTreeMap<u32, Vec<&RoomSeen>> = BTreeMap::new();
         for ((room, _), seen) in &self.rooms {
             rooms.entry(*room).or_default().push(seen);
@@ -108,6 +111,7 @@ impl Merged {
         let mut accounts = vec![Account::default(); plan.loads.len()];
         for (room, lives) in &mut rooms {
             lives.sort_by_key(|seen| seen.first_ns);
+            self.runs_changed += lives.len() as u64 - 1;
             if lives.len() > 1 && !plan.awkward.through_restarts {
                 // Only a restart or a takeover begins a second life of a room.
                 let run = &lives[1].run;

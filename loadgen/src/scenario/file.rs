@@ -8,23 +8,25 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::faults::{CommandsSection, FaultSection};
 use crate::scenario::habits::Storm;
 use crate::scenario::mix::Class;
 use crate::scenario::payload::Length;
-use crate::scenario::plan::Fault;
 use crate::scenario::schedule::Arrivals;
 use crate::scenario::seating::Sizes;
 use crate::scenario::units::{Rate, Share, Span};
 use crate::wire::frame::Encoding;
 
 /// Scenarios compiled into the program: name -> TOML.
-const SHIPPED: [(&str, &str); 8] = [
+const SHIPPED: [(&str, &str); 10] = [
     ("quick", include_str!("../../scenarios/quick.toml")),
     ("hot-room", include_str!("../../scenarios/hot-room.toml")),
     ("double-eleven", include_str!("../../scenarios/double-eleven.toml")),
     ("red-packet", include_str!("../../scenarios/red-packet.toml")),
     ("raid", include_str!("../../scenarios/raid.toml")),
     ("reconnect-storm", include_str!("../../scenarios/reconnect-storm.toml")),
+    ("rolling-restart", include_str!("../../scenarios/rolling-restart.toml")),
+    ("node-loss", include_str!("../../scenarios/node-loss.toml")),
     ("small-rooms", include_str!("../../scenarios/small-rooms.toml")),
     ("soak", include_str!("../../scenarios/soak.toml")),
 ];
@@ -66,7 +68,9 @@ pub(crate) struct Scenario {
     /// Type -> messages a second. The run fails when a device is given more.
     pub(crate) readable_max: BTreeMap<String, u32>,
     pub(crate) storms: Vec<Storm>,
-    pub(crate) faults: Vec<Fault>,
+    /// The commands of the faults' actions.
+    pub(crate) commands: CommandsSection,
+    pub(crate) faults: Vec<FaultSection>,
 }
 
 impl Default for Scenario {
@@ -91,6 +95,7 @@ impl Default for Scenario {
             types: BTreeMap::new(),
             readable_max: BTreeMap::new(),
             storms: Vec::new(),
+            commands: CommandsSection::default(),
             faults: Vec::new(),
         }
     }
@@ -103,6 +108,8 @@ pub(crate) struct DoorsSection {
     pub(crate) viewer: Vec<String>,
     pub(crate) publisher: Vec<String>,
     pub(crate) ops: Vec<String>,
+    /// Names of the nodes, in the order of `ops`; empty: node-1, node-2 and so on.
+    pub(crate) names: Vec<String>,
     /// The viewer door to ask for the nodes of each room; empty: none.
     pub(crate) route: String,
 }
@@ -374,7 +381,8 @@ mod tests {
             "types.NAME={rate=1,class=\"normal\",payload=80,count=2,keys=3,from=1,until=5,\
              ttl=9,arrivals={burst={every=5}}}",
             "storms=[{at=1,share=0.5,back_within=2}]",
-            "faults=[{at=1,run=\"true\"}]",
+            "commands.node.kill=kill {name}",
+            "faults=[{at=1,run=\"true\"},{at=2,do=\"kill\",node=\"a\"},{at=3,do=\"kill\",nats=\"b\"}]",
             "doors.viewer=[\"ws://127.0.0.1:1\"]",
         ];
         let all = Scenario::load(None, &sets.map(str::to_owned)).unwrap();

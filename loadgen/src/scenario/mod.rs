@@ -3,6 +3,7 @@
 //! The seed fixes every random draw of a plan, so a run can be repeated.
 
 pub(crate) mod audience;
+pub(crate) mod faults;
 pub(crate) mod file;
 pub(crate) mod habits;
 pub(crate) mod mix;

@@ -7,13 +7,13 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::audience::Audience;
+use crate::scenario::faults::Fault;
 use crate::scenario::habits::{Awkward, Storm};
 use crate::scenario::mix::{Limit, Load, ReliableTypes};
 use crate::scenario::payload::Length;
 use crate::scenario::schedule::Schedule;
 use crate::scenario::seating::Sizes;
 use crate::scenario::thresholds::Condition;
-use crate::scenario::units::Span;
 use crate::wire::doors::Door;
 use crate::wire::frame::Encoding;
 
@@ -23,16 +23,6 @@ pub(crate) struct Reliable {
     pub(crate) types: ReliableTypes,
     pub(crate) ttl_ms: Option<u64>,
     pub(crate) length: Length,
-}
-
-/// A shell command on this machine, run against the node. With any fault, devices come back when their
-/// connection ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Fault {
-    /// Time after the start.
-    pub(crate) at: Span,
-    pub(crate) run: String,
 }
 
 /// Workers get the whole plan in their orders, but for the fields that only the coordinator needs.
@@ -54,6 +44,9 @@ pub(crate) struct Plan {
     pub(crate) devices: u32,
     pub(crate) audience: Audience,
     pub(crate) storms: Vec<Storm>,
+    /// Names of the nodes, in the order of the operator doors.
+    #[serde(skip)]
+    pub(crate) nodes: Vec<String>,
     #[serde(skip)]
     pub(crate) faults: Vec<Fault>,
     #[serde(skip)]

@@ -1,6 +1,7 @@
 //! Checks a scenario and turns it into a plan. The first mistake is reported in one line with its key.
 
 use crate::scenario::audience::{Audience, Point};
+use crate::scenario::faults;
 use crate::scenario::file::{AudienceShape, Publish, Scenario, TypeSection};
 use crate::scenario::habits::Awkward;
 use crate::scenario::mix::{self, Class, LIMITS_MAX, Limit, Load, ReliableTypes, TYPES_MAX};
@@ -39,6 +40,8 @@ impl Scenario {
         let limits = self.limits(&loads)?;
         let payload_bytes = loads.first().map_or(self.payload, |load| load.length).median();
         let thresholds = self.conditions(&loads)?;
+        let nodes = faults::node_names(&self.doors.names, target.ops_doors.len())?;
+        let faults = faults::planned(&self.faults, &self.commands, &nodes)?;
         Ok(Plan {
             loads,
             reliable,
@@ -50,7 +53,8 @@ impl Scenario {
             devices: self.viewers.devices,
             audience: self.audience()?,
             storms: self.storms.clone(),
-            faults: self.faults.clone(),
+            nodes,
+            faults,
             thresholds,
             warm_up_ms: self.warm_up.ms(),
             settle_ms: self.settle.ms(),

@@ -13,7 +13,7 @@ use crate::scenario::mix::Load;
 
 const CONDITIONS_MAX: usize = 64;
 /// Names of a run's figures.
-const METRICS: [(&str, Metric); 18] = [
+const METRICS: [(&str, Metric); 19] = [
     ("p50", Metric::Latency(Quantile::P50)),
     ("p99", Metric::Latency(Quantile::P99)),
     ("p99.9", Metric::Latency(Quantile::P999)),
@@ -27,6 +27,7 @@ const METRICS: [(&str, Metric); 18] = [
     ("answer_p99", Metric::Answer),
     ("lateness_p99", Metric::Lateness),
     ("loss", Metric::Loss),
+    ("runs", Metric::Runs),
     ("refused", Metric::Refused),
     ("skipped", Metric::Skipped),
     ("cpu", Metric::Cpu),
@@ -77,6 +78,8 @@ pub(crate) enum Metric {
     Lateness,
     /// Violations of any kind.
     Loss,
+    /// Changes of a room's run.
+    Runs,
     /// Share of messages refused, or without a verdict in the answer.
     Refused,
     /// Share of owed messages that devices were told they missed.
@@ -273,7 +276,7 @@ impl Metric {
             Self::Join | Self::Answer | Self::Lateness => Quantity::Time,
             Self::Refused | Self::Skipped => Quantity::Share,
             Self::Memory => Quantity::Bytes,
-            Self::Loss | Self::Cpu | Self::Deliveries => Quantity::Number,
+            Self::Loss | Self::Runs | Self::Cpu | Self::Deliveries => Quantity::Number,
         }
     }
 }
@@ -292,6 +295,7 @@ mod tests {
             "last_p99<800ms",
             "apply_max<3s",
             "loss=0",
+            "runs<=3",
             "refused<0.5%",
             "skipped<0.01",
             "cpu<1.75",

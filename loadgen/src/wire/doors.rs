@@ -52,12 +52,8 @@ impl Door {
     /// Asks for `path` and gives the body of the answer.
     ///
     /// # Errors
-    /// A sentence, when no answer with a body came.
-    pub(crate) fn read(&self, path: &str) -> Result<String, String> {
-        self.read_within(path, ANSWER_AGE_MAX)
-    }
-
-    fn read_within(&self, path: &str, age_max: Duration) -> Result<String, String> {
+    /// A sentence, when no answer with a body came within `age_max`.
+    pub(crate) fn read(&self, path: &str, age_max: Duration) -> Result<String, String> {
         self.exchange(path, None, age_max, |received| {
             let Some(head) = read_head(received, ANSWER_BYTES_MAX)? else { return Ok(None) };
             let body = head.body(received, ANSWER_BYTES_MAX)?;
@@ -74,7 +70,7 @@ impl Door {
         names: [&str; N],
         age_max: Duration,
     ) -> Result<[Option<u64>; N], String> {
-        let metrics = self.read_within("/metrics", age_max);
+        let metrics = self.read("/metrics", age_max);
         let metrics = metrics.map_err(|reason| format!("operator door {self}: {reason}"))?;
         let value = |name: &str| {
             let mut lines = metrics.lines();
@@ -191,7 +187,7 @@ mod tests {
         });
         let explained = Err(foreign_host("roomcast:7601"));
         assert_eq!(named.ask("/v1/rooms", None, ANSWER_AGE_MAX), explained);
-        assert_eq!(named.read("/metrics").map(drop), explained.map(drop));
+        assert_eq!(named.read("/metrics", ANSWER_AGE_MAX).map(drop), explained.map(drop));
         answering.join().unwrap();
     }
 

@@ -200,7 +200,7 @@ impl Devices {
         device.stream = None;
         device.half = Vec::new();
         device.attempts = 0;
-        device.door = self.doors.after(device.door);
+        device.door = self.doors.another(device.door, |below| self.random.u64(..below));
         device.is_stalled = false;
         device.owes_ack = false;
         self.watch.leave(&mut device.track);

@@ -78,7 +78,9 @@ impl Devices {
             Ok(Some(door)) => door,
             Ok(None) => return self.lose(index, "sent to one door too many"),
             // A URL that is too long for a close frame.
-            Err(_) if url == NAME_ELSEWHERE => self.doors.after(self.devices[index].door),
+            Err(_) if url == NAME_ELSEWHERE => {
+                self.doors.another(self.devices[index].door, |below| self.random.u64(..below))
+            }
             Err(reason) => {
                 self.watch.broke(
                     Kind::Unexpected,
@@ -151,7 +153,7 @@ impl Devices {
         device.half = Vec::new();
         device.phase = Phase::Idle;
         device.attempts = device.attempts.saturating_add(1);
-        device.door = self.doors.after(device.door);
+        device.door = self.doors.another(device.door, |below| self.random.u64(..below));
         self.doors.forget(self.watch.room_name(device.place as usize));
         let attempts = device.attempts;
         let is_known = device.track.is_known() || self.start_ns > 0;

@@ -116,7 +116,9 @@ impl Watch {
     /// Notes the end of a device's connection. The device may come back to its room.
     pub(crate) fn leave(&mut self, track: &mut Track) {
         if track.is_in {
-            self.lives[track.life as usize].copies.left();
+            let life = &mut self.lives[track.life as usize];
+            life.copies.left();
+            life.seen.stays.add(track.start_seq, track.seq.unwrap_or(0));
         }
         track.is_in = false;
         track.was_away = true;
@@ -225,7 +227,7 @@ impl Watch {
             return Heard::Judged { ack_within_ms: None };
         };
         let said = Rc::new(said);
-        self.lives[life].seen.last_ns = now_ns;
+        self.lives[life].seen.heard(said.seq, now_ns);
         let level = self.lives[life].copies.level(said.seq);
         // The messages agree and the bytes do not: the node encoded one batch twice.
         if said.is_level && said.seq == seq + 1 && level.is_some_and(|level| level != bytes) {
@@ -454,6 +456,10 @@ impl Watch {
         }
         let life = &mut self.lives[track.life as usize];
         let newest_seq = life.newest_seq;
+        if track.is_in {
+            life.seen.stays.add(track.start_seq, seq);
+            life.seen.stays.ends_with(seat.device);
+        }
         if !track.was_away {
             life.seen.started(track.start_seq, seat.device);
             life.seen.ended(seq, seat.device);

@@ -39,12 +39,13 @@ impl Watch {
                     format!("device {}: {name} stands at {total} in the welcome of a new room", seat.device)
                 });
             }
-            track.start_seq = welcome.seq;
+            self.lives[life].seen.stays.begins_with(seat.device);
         } else {
             track.place.returned_ns = now_ns;
             self.claim_totals(seat, life, welcome);
         }
         track.seq = Some(welcome.seq);
+        track.start_seq = welcome.seq;
         track.life = u32::try_from(life).unwrap_or(u32::MAX);
         track.is_in = true;
         self.lives[life].copies.arrived();
@@ -85,15 +86,22 @@ impl Watch {
                 let at = welcome.seq;
                 self.broke(Kind::OutOfOrder, seat, format_args!("welcomed at {at} when it held {held}"));
             }
-            track.was_away |= welcome.seq > held;
-        } else {
-            if !track.was_away {
-                let former = &mut self.lives[former].seen;
-                former.started(track.start_seq, seat.device);
-                former.ended(held, seat.device);
+            if welcome.seq > held {
+                self.lives[life].seen.stays.add(track.start_seq, held);
                 track.start_seq = welcome.seq;
+                track.was_away = true;
+            }
+        } else {
+            let seen = &mut self.lives[former].seen;
+            seen.stays.add(track.start_seq, held);
+            seen.stays.ends_with(seat.device);
+            if !track.was_away {
+                seen.started(track.start_seq, seat.device);
+                seen.ended(held, seat.device);
             }
             self.lives[former].copies.left();
+            track.start_seq = welcome.seq;
+            self.lives[life].seen.stays.begins_with(seat.device);
             self.lives[life].copies.arrived();
         }
         self.judge_held(seat, life, welcome, IsNew(false));

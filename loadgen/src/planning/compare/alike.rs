@@ -7,8 +7,9 @@ use crate::scenario::file::Scenario;
 /// Largest ratio of two rates of reliable messages. A report has only their number, and arrivals may be
 /// random.
 const RELIABLE_RATES_MAX: f64 = 1.1;
-/// Keys of a scenario without an effect on the load. Another seed draws other devices for the same shares.
-const NOT_THE_LOAD: [&str; 5] = ["name", "about", "thresholds", "doors", "seed"];
+/// Keys of a scenario without an effect on the load. Another seed draws other devices for the same shares. The same
+/// actions have other commands at another place.
+const NOT_THE_LOAD: [&str; 6] = ["name", "about", "thresholds", "doors", "commands", "seed"];
 
 /// The reason for not comparing two runs: different loads, or a run that says little about its node.
 pub(crate) fn incomparable(old: &Report, new: &Report) -> Option<String> {

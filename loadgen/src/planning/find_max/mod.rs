@@ -26,6 +26,7 @@ use crate::scenario::plan::Plan;
 use crate::scenario::thresholds::{self, Condition};
 use crate::scenario::units::Span;
 use crate::stop;
+use crate::wire::doors::ANSWER_AGE_MAX;
 
 use probe::{Bar, Probe, ProbeFigures, Short};
 use search::{Bounds, End, ProbeOutcome, ProbeTally, Search};
@@ -246,7 +247,7 @@ fn processors(args: &FindMaxArgs, plan: &Plan) -> Result<f64, RunError> {
         return Ok(f64::from(cores));
     }
     let door = plan.target.ops_door();
-    let metrics = door.read("/metrics");
+    let metrics = door.read("/metrics", ANSWER_AGE_MAX);
     let metrics = metrics.map_err(|reason| RunError::Target(format!("operator door {door}: {reason}")))?;
     // The gauge has a value for each shard.
     Ok(ratio(gauges(&metrics, ROOMS).len() as u64, 1).max(1.0))

@@ -23,6 +23,7 @@ use crate::scenario::plan::Plan;
 use crate::scenario::shape::RunShape;
 use crate::scenario::units::Span;
 use crate::stop;
+use crate::wire::doors::ANSWER_AGE_MAX;
 use crate::wire::frame::header_bytes;
 
 /// The gauge with a value for each shard.
@@ -123,7 +124,8 @@ pub(crate) fn run(args: &SweepArgs) -> Result<Verdict, RunError> {
                 return stopped(&sweep, points.len(), &json);
             }
             broke_a_promise |= report.verdict == Verdict::Violations;
-            let metrics = plan.target.ops_door().read("/metrics").map_err(RunError::Target)?;
+            let metrics =
+                plan.target.ops_door().read("/metrics", ANSWER_AGE_MAX).map_err(RunError::Target)?;
             let rooms = gauges(&metrics, ROOMS);
             if sweep.processors == 0 {
                 sweep.processors = u32::try_from(rooms.len()).unwrap_or(1).max(1);

@@ -35,6 +35,8 @@ const COLOURS: usize = 6;
 const POINTS_MAX: usize = 480;
 /// A line breaks at a gap wider than this many median gaps: nothing was measured there.
 const HOLE: f64 = 3.5;
+/// The least width of a mark: a pointer must find it.
+const MARK: f64 = 3.0;
 /// A limit farther above the highest point than this factor is left out: the lines would be flat.
 const LIMIT_ABOVE_MAX: f64 = 2.5;
 /// Seconds of an axis past which the axis counts minutes.
@@ -55,7 +57,7 @@ pub(crate) struct Chart {
 pub(crate) enum X {
     /// Seconds from the first publish. Charts with the same range and the same space for names of `letters`
     /// letters can be read together.
-    Seconds { from: f64, to: f64, letters: usize },
+    Seconds { from: f64, to: f64, letters: usize, marks: Vec<ChartMark> },
     /// A share q of all values at -log10(1 - q), which gives each further nine the same space: 0.9 lies at 1,
     /// 0.99 at 2.
     Nines,
@@ -70,12 +72,24 @@ pub(crate) struct ChartLimit {
     pub(crate) name: String,
 }
 
+/// A time that stands out on every chart, such as that of a fault.
+#[derive(Debug, Clone)]
+pub(crate) struct ChartMark {
+    /// Seconds from the first publish.
+    pub(crate) from: f64,
+    pub(crate) to: f64,
+    /// The text above the plot, of a letter or two.
+    pub(crate) sign: String,
+    /// Shown by a pointer over the mark.
+    pub(crate) name: String,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) name: String,
     /// An index into the colours of the page: a type has the same colour in every chart.
     pub(crate) colour: usize,
-    /// By rising x.
+    /// By rising x. The line breaks at a point without a finite y.
     pub(crate) points: Vec<ChartPoint>,
     pub(crate) look: Look,
 }
@@ -175,6 +189,21 @@ impl Frame {
         html! { line class=(class) x1=(LEFT) x2=(tenths(self.right)) y1=(at) y2=(at) {} }
     }
 
+    fn mark(&self, ChartMark { from, to, sign, name }: &ChartMark) -> Markup {
+        // A mark past the axis would leave the plot.
+        let from = from.clamp(*self.x.start(), *self.x.end());
+        let at = self.x(from);
+        let width = self.x(to.clamp(from, *self.x.end())) - at;
+        html! {
+            g.mark {
+                title { (sign) ": " (name) }
+                rect x=(tenths(at)) y=(TOP) width=(tenths(width.max(MARK))) height=(FLOOR - TOP) {}
+                line x1=(tenths(at)) x2=(tenths(at)) y1=(TOP) y2=(FLOOR) {}
+                text x=(tenths(at)) y=(TOP - 3.0) text-anchor="middle" { (sign) }
+            }
+        }
+    }
+
     fn grid(&self) -> Markup {
         // The sum of many steps may end a little above the top.
         let ys = (0_u32..).map(|place| f64::from(place) * self.step);
@@ -235,6 +264,9 @@ impl Render for Chart {
                 figcaption { (self.title) span { (self.unit) } }
                 svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(self.title) {
                     (frame.grid())
+                    @if let X::Seconds { marks, .. } = &self.x {
+                        @for mark in marks { (frame.mark(mark)) }
+                    }
                     (self.x_axis(&frame))
                     @for line in &self.lines { (line.drawn(&frame)) }
                     @if let Some(ChartLimit { at, name }) = &frame.limit {
@@ -274,12 +306,16 @@ impl Line {
         let hole = self.hole();
         let mut path = String::new();
         let mut before = f64::NEG_INFINITY;
-        for point in self.finite() {
+        for point in &self.points {
+            if !point.y.is_finite() {
+                before = f64::NEG_INFINITY;
+                continue;
+            }
             let x = tenths(frame.x(point.x));
             let y = tenths(frame.y(point.y));
             let written = match self.look {
                 // A stroke of .01 shows a point even when the line breaks on both sides.
-                _ if point.x - before > hole || path.is_empty() => write!(path, "M{x} {y}h.01"),
+                _ if point.x - before > hole || before == f64::NEG_INFINITY => write!(path, "M{x} {y}h.01"),
                 Look::Steps => write!(path, "H{x}V{y}"),
                 Look::Line | Look::Dots | Look::Rings => write!(path, "L{x} {y}"),
             };
@@ -398,7 +434,7 @@ mod tests {
         Chart {
             title: "Latency".into(),
             unit: "ms",
-            x: X::Seconds { from: 0.0, to: 60.0, letters: 0 },
+            x: X::Seconds { from: 0.0, to: 60.0, letters: 0, marks: Vec::new() },
             lines: vec![line],
             limit: None,
         }
@@ -412,7 +448,7 @@ mod tests {
             let frame = Frame::of(&chart([[0.0, 0.0], [1.0, highest]]));
             assert_eq!((frame.top, frame.step), (top, step), "{highest}");
         }
-        let x = X::Seconds { from: -3.0, to: 60.0, letters: 4 };
+        let x = X::Seconds { from: -3.0, to: 60.0, letters: 4, marks: Vec::new() };
         let ticks: Vec<String> = x.ticks(&(-3.0..=60.0)).into_iter().map(|(_, text)| text).collect();
         assert_eq!(ticks, ["0", "20", "40", "60"]);
         assert_eq!(tick(120_000.0, 20_000.0), "120k");
@@ -450,6 +486,22 @@ mod tests {
         let drawn = chart(measured).render().0;
         let path = drawn.split('<').find(|tag| tag.starts_with("path")).unwrap();
         assert_eq!(path.matches('M').count(), 2, "{path}");
+    }
+
+    #[test]
+    fn a_line_breaks_where_a_figure_is_missing_and_a_mark_stays_in_the_plot() {
+        let mut silent = chart([[0.0, 1.0], [1.0, 1.0], [2.0, f64::NAN], [3.0, 1.0]]);
+        let mark = |from, to| ChartMark { from, to, sign: "1".into(), name: "kill node-1".into() };
+        silent.x =
+            X::Seconds { from: 0.0, to: 3.0, letters: 0, marks: vec![mark(1.5, 99.0), mark(7.0, 9.0)] };
+        let drawn = silent.render().0;
+        let path = drawn.split('<').find(|tag| tag.starts_with("path")).unwrap();
+        assert_eq!(path.matches('M').count(), 2, "{path}");
+        assert_eq!(drawn.matches("<title>1: kill node-1</title>").count(), 2);
+        let widths = drawn.split("<rect").skip(1).map(|rect| rect.split("width=\"").nth(1).unwrap());
+        assert!(
+            widths.into_iter().all(|width| width.split('"').next().unwrap().parse::<f64>().unwrap() <= 266.0)
+        );
     }
 
     #[test]

@@ -46,8 +46,10 @@ pub(crate) fn sections(report: &Report) -> Markup {
         (section("Thresholds", &thresholds(report)))
         (section("Key figures", &key_figures(report)))
         (section("Latency", &latency(report)))
+        (section("Faults", &time::faults(report)))
         (section("Over time", &time::of_devices(report)))
-        (section("The node", &time::of_node(report)))
+        (section("Each node", &time::of_each_node(report)))
+        (section(if report.nodes.is_empty() { "The node" } else { "All nodes" }, &time::of_node(report)))
         (section("By type", &types(report)))
         @if let Some(of) = &report.reliable { (section("Reliable messages", &reliable(of))) }
         (section("Rooms, joins and publishes", &rooms(report)))
@@ -84,6 +86,8 @@ fn key_figures(report: &Report) -> Markup {
         (None, Some(why)) => format!("no floor: {why}"),
         (None, None) => String::new(),
     };
+    // Without restarts and further nodes a room has one run.
+    let runs_changed = report.awkward.through_restarts.then(|| grouped(report.runs_changed));
     let mut known = vec![
         Figure::new("Devices", grouped(report.devices.into()), "")
             .with_note(format!("in {} rooms", grouped(report.rooms.into()))),
@@ -99,6 +103,8 @@ fn key_figures(report: &Report) -> Markup {
         ms("Latency max", &report.latency, Quantile::Max),
         Figure::new("Violations", grouped(report.violations.total()), "")
             .with_note("lost, twice, out of order, altered"),
+        Figure::new("Runs changed", runs_changed.unwrap_or_else(|| decimal(None)), "")
+            .with_note("by restarts and takeovers"),
         Figure::new("Refused", decimal(report.refused_share().map(|share| 100.0 * share)), "%")
             .with_note(format!("of {} messages", grouped(report.sent()))),
         Figure::new("Node", decimal(report.node_cpu()), "processors").with_note("busy on average"),
@@ -348,6 +354,7 @@ fn latencies<'a>(all: impl IntoIterator<Item = (&'a str, &'a Percentiles)>) -> M
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::over_time::tests::with_faults;
     use crate::report::tests::made_up;
 
     #[test]
@@ -368,6 +375,20 @@ mod tests {
             assert!(page.contains(said), "{said}");
         }
         assert!(!page.contains("<h2>Violations</h2>"), "there is nothing to say of them");
+    }
+
+    #[test]
+    fn a_run_with_faults_shows_each_node_and_marks_the_faults_on_every_chart_over_time() {
+        let page = page(&with_faults()).to_string();
+        for said in
+            ["<h2>Faults</h2>", "<h2>Each node</h2>", "<h2>All nodes</h2>", "node-2</text>", "Slots ordered"]
+        {
+            assert!(page.contains(said), "{said}");
+        }
+        let over_time = page.matches("from the first publish</text>").count();
+        assert!(over_time > 10, "{over_time}");
+        assert_eq!(page.matches("<title>1: kill node-2</title>").count(), over_time);
+        assert!(!self::page(&made_up()).to_string().contains("<h2>Faults</h2>"));
     }
 
     #[test]

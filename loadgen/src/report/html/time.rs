@@ -3,11 +3,14 @@
 use maud::{Markup, html};
 
 use crate::figures::timeline::Moment;
-use crate::figures::{mib, ratio};
-use crate::node::samples::Sample;
+use crate::figures::{mib, ratio, rounded};
+use crate::node::samples::{NodeSample, Sample};
 use crate::report::Report;
-use crate::report::html::chart::{Chart, ChartLimit, ChartPoint, Line, Look, X, highest, mean, thinned};
-use crate::report::html::{charts, decimal, grouped, note};
+use crate::report::html::chart::{
+    Chart, ChartLimit, ChartMark, ChartPoint, Line, Look, X, highest, mean, thinned,
+};
+use crate::report::html::{Cell, Tone, charts, decimal, grouped, note, places, table};
+use crate::report::over_time::Wake;
 use crate::scenario::thresholds::Condition;
 
 pub(super) fn of_devices(report: &Report) -> Markup {
@@ -24,11 +27,18 @@ pub(super) fn of_devices(report: &Report) -> Markup {
         ChartPoint::at(at_s, ratio(joined, 1) / (at_s - seconds(&pair[0])).max(0.001))
     });
     let growth = over_time(report, "Growth of connections", "/s", 2, growth);
+    let failed = (0..rounded(report.seconds.ceil())).map(|second| {
+        let failed = report.failed_by_second.get(&second).copied().unwrap_or(0);
+        ChartPoint::at(ratio(second, 1), ratio(failed, 1))
+    });
+    // A run without a refusal needs no chart of zeros.
+    let failed = failed.filter(|_| !report.failed_by_second.is_empty());
     let deliveries = report.deliveries_by_second().into_iter();
     let deliveries = deliveries.map(|(second, count)| ChartPoint::at(ratio(second, 1), ratio(count, 1)));
     charts(&[
         p99,
         over_time(report, "Deliveries, by when they were due", "/s", 1, deliveries),
+        in_steps(over_time(report, "Refused or unknown, by when they were due", "/s", 3, failed)),
         in_steps(growth),
         sampled(report, "Connections", "", 5, |sample| Some(ratio(sample.connections, 1))),
     ])
@@ -81,6 +91,67 @@ pub(super) fn of_node(report: &Report) -> Markup {
     }
 }
 
+/// The figures of each of several nodes; nothing for a lone node.
+pub(super) fn of_each_node(report: &Report) -> Markup {
+    charts(&[
+        by_node(report, "Connections", "", Look::Line, |sample| Some(ratio(sample.connections, 1))),
+        by_node(report, "Processors kept busy", "", Look::Line, |sample| Some(sample.cpu)),
+        by_node(report, "Slots ordered", "", Look::Steps, |sample| Some(ratio(sample.slots?, 1))),
+        by_node(report, "Messages taken", "/s", Look::Line, |sample| Some(sample.published_per_s)),
+        by_node(report, "Frames sent", "/s", Look::Line, |sample| Some(sample.frames_per_s)),
+        by_node(report, "Memory", "MiB", Look::Line, |sample| Some(mib(sample.resident_bytes))),
+    ])
+}
+
+/// A chart with a line for each node, which breaks while the node is silent.
+fn by_node(
+    report: &Report,
+    title: &str,
+    unit: &'static str,
+    look: Look,
+    of: fn(&NodeSample) -> Option<f64>,
+) -> Chart {
+    let lines = report.nodes.iter().enumerate().filter_map(|(colour, node)| {
+        let mut samples = node.samples.iter().peekable();
+        let points = report.server.iter().map(|all| {
+            let figure = samples.next_if(|sample| sample.at_ms <= all.at_ms).and_then(of);
+            ChartPoint::at(seconds(all), figure.unwrap_or(f64::NAN))
+        });
+        let points = thinned(&points.collect::<Vec<_>>(), mean);
+        let is_known = points.iter().any(|point| point.y.is_finite());
+        is_known.then(|| Line { name: node.name.clone(), colour, points, look })
+    });
+    Chart { title: title.to_owned(), unit, x: span(report), lines: lines.collect(), limit: None }
+}
+
+/// The faults in a table, by the signs of their marks.
+pub(super) fn faults(report: &Report) -> Markup {
+    let rows = report.wakes().map(|Wake { number, fault, failed, longest_ms }| {
+        let tone = if fault.holds { Tone::Good } else { Tone::Bad };
+        let took = fault.took_ms.map(|took_ms| ratio(took_ms, 1_000));
+        vec![
+            number.to_string().into(),
+            fault.title().into(),
+            fault.run.clone().into(),
+            Cell::toned(fault.ended.clone(), tone),
+            places(Some(ratio(fault.at_ms, 1_000)), 1).into(),
+            places(took, 1).into(),
+            grouped(failed).into(),
+            places(longest_ms, 0).into(),
+        ]
+    });
+    let columns: [&str; 8] =
+        ["", "fault", "command", "ended", "at s", "took s", "refused or unknown", "longest latency ms"];
+    let table = table(&columns, 4, rows);
+    html! {
+        (table)
+        @if !report.faults.is_empty() {
+            (note("The last two columns tell of the messages due from a fault (or just before) until the next one. Each chart over time \
+                   has a mark with the number of the fault, as long as the command took."))
+        }
+    }
+}
+
 /// A chart of a single figure; without a line if there is no point.
 fn over_time(
     report: &Report,
@@ -119,7 +190,16 @@ fn span(report: &Report) -> X {
     let to = samples().chain(readings).fold(report.seconds, f64::max);
     let rows = report.types.rows();
     let letters = rows.iter().map(|row| row.type_name.chars().count()).max().filter(|_| rows.len() > 1);
-    X::Seconds { from: samples().fold(0.0, f64::min), to, letters: letters.unwrap_or(0) }
+    let nodes = report.nodes.iter().map(|node| node.name.chars().count());
+    let letters = nodes.chain(letters).max().unwrap_or(0);
+    let begun = report.wakes().filter_map(|wake| Some((wake, wake.fault.took_ms?)));
+    let marks = begun.map(|(Wake { number, fault, .. }, took_ms)| ChartMark {
+        from: ratio(fault.at_ms, 1_000),
+        to: ratio(fault.at_ms + took_ms, 1_000),
+        sign: number.to_string(),
+        name: fault.title().to_owned(),
+    });
+    X::Seconds { from: samples().fold(0.0, f64::min), to, letters, marks: marks.collect() }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run fit a double exactly")]

@@ -157,3 +157,42 @@ fn what_is_kept_from_a_late_joiner_is_found() {
     let (violations, _) = late_stream([0, 3], &[1, 2, 3], &[forged]);
     assert!(violations.count(Kind::I4OffsetOrder) > 0, "another message at an offset: {violations}");
 }
+
+/// The verdict on a room whose devices were all away once: the first two from batch 5 on, the third from batch 6 on.
+/// The first is back at `back_at`, and is given batch 7.
+fn taken_in_turns(back_at: u64, sixth: &[u64]) -> (Violations, bool) {
+    let mut bench = Bench::new();
+    bench.all_hear(&batch(5, &[0, 1, 2, 3]));
+    bench.watch.leave(&mut bench.tracks[0]);
+    bench.watch.leave(&mut bench.tracks[1]);
+    bench.hear(2, &batch(6, sixth));
+    bench.watch.leave(&mut bench.tracks[2]);
+    let welcome =
+        format!(r#"{{"kind":"welcome","room":"{ROOM}","run":"0a","seq":{back_at},"heartbeat_ms":25000}}"#);
+    bench.hear(0, &welcome);
+    bench.hear(0, &batch(back_at + 1, &[8, 9, 10, 11]));
+    let mut published = Published::new(schedule());
+    for request in 0..12 {
+        published.sent(request, 10 * request);
+        published.answered(request, 10 * request + 5, [Outcome::Ok]);
+    }
+    for device in 0..3 {
+        bench.watch.end(bench.tracks[device as usize], seat(device), 2_000_000_000);
+    }
+    let mut seen = bench.watch.finish().remove(0);
+    assert!(!seen.is_watched());
+    seen.rely_on_relay();
+    let load = &loads(&[])[0];
+    let mut violations = std::mem::take(&mut bench.watch.violations);
+    check(&Case { kind: 0, load, published: &published, others: false }, &seen, &mut violations);
+    (violations, seen.is_watched())
+}
+
+#[test]
+fn devices_that_take_turns_stand_for_one_that_is_there_throughout() {
+    let (violations, is_watched) = taken_in_turns(6, &[4, 5, 6, 7]);
+    assert!(violations.is_empty() && is_watched, "{violations}");
+    let (violations, is_watched) = taken_in_turns(6, &[4, 6, 7]);
+    assert!(violations.count(Kind::Lost) == 1 && is_watched, "{violations}");
+    assert!(!taken_in_turns(7, &[4, 5, 6, 7]).1, "nobody was there for batch 7");
+}
