@@ -31,7 +31,7 @@ struct Ledger {
     began: Instant,
     /// The sum of the rates with which nodes came to this ledger.
     met: u64,
-    accounts: BTreeMap<NodeName, Account>,
+    parts: BTreeMap<NodeName, NodePart>,
     /// The number of the last share.
     number: u64,
     divided_at: Instant,
@@ -40,9 +40,9 @@ struct Ledger {
     raise_at: Option<Instant>,
 }
 
-/// A node with a part of the limit.
+/// The part of a node in the limit.
 #[derive(Debug)]
-struct Account {
+struct NodePart {
     incarnation: u64,
     /// The time of sending of the last report, as the holder counts.
     sent_us: u64,
@@ -53,7 +53,7 @@ struct Account {
     reported: QuotaRate,
     /// Shares that no report has confirmed yet, the largest and oldest first. A share goes when a later one is as large.
     on_their_way: VecDeque<Unconfirmed>,
-    /// The part of the last division.
+    /// The share that the last division has for the node.
     target: QuotaRate,
 }
 
@@ -64,7 +64,7 @@ struct Unconfirmed {
     rate: QuotaRate,
 }
 
-impl Account {
+impl NodePart {
     /// The most that the node may hold.
     fn holds(&self) -> QuotaRate {
         self.on_their_way.front().map_or(self.reported, |share| share.rate.max(self.reported))
@@ -75,11 +75,13 @@ impl Account {
         while self.on_their_way.pop_front_if(|share| share.number <= number).is_some() {}
     }
 
+    /// Notes a share that is sent.
     fn send(&mut self, number: u64, rate: QuotaRate) {
         while self.on_their_way.pop_back_if(|share| share.rate <= rate).is_some() {}
         if self.on_their_way.len() < QUOTA_UNCONFIRMED_MAX {
             self.on_their_way.push_back(Unconfirmed { number, rate });
         } else if let Some(last) = self.on_their_way.back_mut() {
+            // The larger rate counts until this share is confirmed.
             last.number = number;
         }
     }
@@ -116,19 +118,18 @@ impl QuotaDivider {
             let has_right = term_of(*quota) == Some(ledger.term);
             if now >= ledger.next_division {
                 ledger.divide(now);
-                // Without the right, the parts in force end by themselves.
                 if has_right {
                     ledger.lower(&mut self.waiting, now);
                 }
             }
-            let is_time = ledger.raise_at.is_some_and(|at| now >= at || !ledger.awaits_smaller());
-            if is_time && has_right {
-                ledger.raise(&mut self.waiting, now);
-            } else if is_time {
+            // Without the right, the shares in force end by themselves.
+            if !has_right {
                 ledger.raise_at = None;
+            } else if ledger.raise_at.is_some_and(|at| now >= at || !ledger.awaits_smaller()) {
+                ledger.raise(&mut self.waiting, now);
             }
         }
-        self.ledgers.retain(|_, ledger| !ledger.accounts.is_empty());
+        self.ledgers.retain(|_, ledger| !ledger.parts.is_empty());
     }
 
     /// The next shares for a node.
@@ -150,7 +151,7 @@ impl Ledger {
             term,
             began: now,
             met: 0,
-            accounts: BTreeMap::new(),
+            parts: BTreeMap::new(),
             number: 0,
             divided_at: now,
             // The other nodes report as soon as they hear of the claim.
@@ -162,33 +163,32 @@ impl Ledger {
     /// Takes a line of a report. False: the line is late, or has no place.
     fn hear(&mut self, report: &QuotaReport, line: &QuotaLine, now: Instant) -> bool {
         let QuotaReport { node, incarnation, sent_us, .. } = report;
-        let known = self.accounts.get(node);
-        let is_late =
-            known.is_some_and(|account| (*incarnation, *sent_us) <= (account.incarnation, account.sent_us));
-        let is_known = known.is_some_and(|account| account.incarnation == *incarnation);
-        // This node has an account beside the `NODES_MAX` others.
-        if is_late || known.is_none() && self.accounts.len() > NODES_MAX {
+        let known = self.parts.get(node);
+        let is_late = known.is_some_and(|part| (*incarnation, *sent_us) <= (part.incarnation, part.sent_us));
+        let is_known = known.is_some_and(|part| part.incarnation == *incarnation);
+        // This node has a part beside the `NODES_MAX` others.
+        if is_late || known.is_none() && self.parts.len() > NODES_MAX {
             return false;
         }
         if !is_known {
             self.meet(report, line, now);
         }
-        let account = self.accounts.get_mut(node).expect("the node was met");
-        account.sent_us = *sent_us;
-        account.heard_at = now;
-        account.limit = line.limit;
-        account.demand = line.demand;
-        account.reported = line.rate;
+        let part = self.parts.get_mut(node).expect("the node was met");
+        part.sent_us = *sent_us;
+        part.heard_at = now;
+        part.limit = line.limit;
+        part.demand = line.demand;
+        part.reported = line.rate;
         if let Some(taken) = line.taken.filter(|taken| taken.term == self.term) {
-            account.confirm(taken.number);
+            part.confirm(taken.number);
         }
         true
     }
 
-    /// Opens an account for a node, or for its next life.
+    /// Opens a part for a node, or for its next life.
     fn meet(&mut self, report: &QuotaReport, line: &QuotaLine, now: Instant) {
         self.met += line.rate.0;
-        let account = Account {
+        let part = NodePart {
             incarnation: report.incarnation,
             sent_us: report.sent_us,
             heard_at: now,
@@ -198,7 +198,7 @@ impl Ledger {
             on_their_way: VecDeque::new(),
             target: line.rate,
         };
-        self.accounts.insert(report.node.clone(), account);
+        self.parts.insert(report.node.clone(), part);
         // The others still have the whole limit. The pause is for nodes that come together.
         self.next_division = self.next_division.min(self.divided_at + QUOTA_DIVISION_PAUSE);
     }
@@ -206,38 +206,37 @@ impl Ledger {
     /// The places a second that this ledger has to give.
     fn budget(&self, now: Instant) -> QuotaRate {
         // Nodes with different configurations: during a roll-out, the smaller limit counts.
-        let limit = self.accounts.values().map(|account| account.limit).min().unwrap_or_default();
+        let limit = self.parts.values().map(|part| part.limit).min().unwrap_or_default();
         // A share of the divider before may be in force at a node that is not heard.
         let is_settled = now.saturating_duration_since(self.began) >= QUOTA_RESERVED_AGE;
         if is_settled { limit } else { limit.min(QuotaRate(self.met)) }
     }
 
     fn free(&self, now: Instant) -> u64 {
-        let held: u64 = self.accounts.values().map(|account| account.holds().0).sum();
+        let held: u64 = self.parts.values().map(|part| part.holds().0).sum();
         self.budget(now).0.saturating_sub(held)
     }
 
     fn divide(&mut self, now: Instant) {
         self.divided_at = now;
         self.next_division = now + QUOTA_DIVISION_INTERVAL;
-        self.accounts
-            .retain(|_, account| now.saturating_duration_since(account.heard_at) < QUOTA_RESERVED_AGE);
-        let demands: Vec<QuotaDemand> = self.accounts.values().map(|account| account.demand).collect();
-        let parts = divide(self.budget(now), &demands);
-        for (account, part) in self.accounts.values_mut().zip(parts) {
-            account.target = part;
+        self.parts.retain(|_, part| now.saturating_duration_since(part.heard_at) < QUOTA_RESERVED_AGE);
+        let demands: Vec<QuotaDemand> = self.parts.values().map(|part| part.demand).collect();
+        let targets = divide(self.budget(now), &demands);
+        for (part, target) in self.parts.values_mut().zip(targets) {
+            part.target = target;
         }
         self.raise_at = Some(now + QUOTA_RAISE_PAUSE);
     }
 
-    /// True while a node may hold more than its part.
+    /// True while a node may hold more than its target.
     fn awaits_smaller(&self) -> bool {
-        self.accounts.values().any(|account| account.holds() > account.target)
+        self.parts.values().any(|part| part.holds() > part.target)
     }
 
     /// Tells the smaller shares of a division.
     fn lower(&mut self, waiting: &mut BTreeMap<NodeName, QuotaShares>, now: Instant) {
-        for node in self.nodes(|account| account.target < account.holds()) {
+        for node in self.nodes(|part| part.target < part.holds()) {
             self.tell(&node, waiting, now);
         }
     }
@@ -245,30 +244,30 @@ impl Ledger {
     /// Tells the larger shares of a division, as far as there is something free.
     fn raise(&mut self, waiting: &mut BTreeMap<NodeName, QuotaShares>, now: Instant) {
         self.raise_at = None;
-        for node in self.nodes(|account| account.target > account.holds()) {
+        for node in self.nodes(|part| part.target > part.holds()) {
             self.tell(&node, waiting, now);
         }
     }
 
-    fn nodes(&self, is_meant: impl Fn(&Account) -> bool) -> Vec<NodeName> {
-        let meant = self.accounts.iter().filter(|(_, account)| is_meant(account));
+    fn nodes(&self, is_meant: impl Fn(&NodePart) -> bool) -> Vec<NodeName> {
+        let meant = self.parts.iter().filter(|(_, part)| is_meant(part));
         meant.map(|(node, _)| node.clone()).collect()
     }
 
-    /// Tells a node its part, or as much of it as is free.
+    /// Tells a node its target, or as much of it as is free.
     fn tell(&mut self, node: &NodeName, waiting: &mut BTreeMap<NodeName, QuotaShares>, now: Instant) {
         let free = self.free(now);
-        let Some(account) = self.accounts.get_mut(node) else { return };
-        let rate = account.target.min(QuotaRate(account.holds().0 + free));
+        let Some(part) = self.parts.get_mut(node) else { return };
+        let rate = part.target.min(QuotaRate(part.holds().0 + free));
         self.number += 1;
-        account.send(self.number, rate);
+        part.send(self.number, rate);
         let share = QuotaShare {
             quota: self.quota,
             mark: QuotaMark { term: self.term, number: self.number },
-            sent_us: account.sent_us,
+            sent_us: part.sent_us,
             rate,
         };
-        let incarnation = account.incarnation;
+        let incarnation = part.incarnation;
         let shares = waiting.entry(node.clone()).or_insert_with(|| QuotaShares {
             node: node.clone(),
             incarnation,

@@ -20,7 +20,7 @@ pub struct QuotaHolder {
     began: Instant,
     /// The time of sending of the last report. Each has a time of its own.
     sent_us: u64,
-    held: BTreeMap<QuotaId, Held>,
+    held: BTreeMap<QuotaId, HeldQuota>,
     next_report: Instant,
     /// Limits with a report that has not left.
     unreported: BTreeSet<QuotaId>,
@@ -43,7 +43,7 @@ pub struct QuotaAsked {
 
 /// A limit, and the share in force.
 #[derive(Debug)]
-struct Held {
+struct HeldQuota {
     limit: QuotaRate,
     nodes: usize,
     demand: QuotaDemand,
@@ -67,7 +67,7 @@ struct HeldShare {
     until: Instant,
 }
 
-impl Held {
+impl HeldQuota {
     fn share(&self, now: Instant) -> Option<QuotaRate> {
         self.share.filter(|share| share.until > now).map(|share| share.rate)
     }
@@ -124,7 +124,7 @@ impl QuotaHolder {
         }
         for asked in asked {
             let is_new = !self.held.contains_key(&asked.quota);
-            let held = self.held.entry(asked.quota).or_insert_with(|| Held {
+            let held = self.held.entry(asked.quota).or_insert_with(|| HeldQuota {
                 limit: asked.limit,
                 nodes: asked.nodes,
                 demand: QuotaDemand::default(),
@@ -192,7 +192,7 @@ impl QuotaHolder {
         self.unreported.retain(|quota| {
             let is_other = divider(*quota).as_ref() != Some(&to);
             if let Some(held) = self.held.get(quota).filter(|_| !is_other) {
-                let Held { limit, demand, taken, .. } = *held;
+                let HeldQuota { limit, demand, taken, .. } = *held;
                 lines.push(QuotaLine { quota: *quota, limit, demand, rate: held.rate(now), taken });
             }
             is_other

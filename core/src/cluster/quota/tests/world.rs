@@ -386,6 +386,8 @@ impl World {
             self.nodes[at].start(self.now, self.base);
         } else if self.nodes[at].cut_at.is_some() {
             self.nodes[at].cut_at = None;
+            // A node forgets nobody while it is deaf.
+            self.nodes[at].heard.values_mut().for_each(|heard| *heard = self.now);
         } else {
             if self.random.bool() {
                 self.nodes[at].is_up = false;
