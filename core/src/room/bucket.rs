@@ -43,9 +43,9 @@ impl Bucket {
         Self::new(per_second, Duration::from_secs(1) / per_second.max(1) * at_once.max(1), now)
     }
 
-    /// Changes the rate to a place each `interval`, and the places at once to those of `burst` at the new rate, at least
-    /// one. Free places and debts stay, in places, as far as the burst has room: a rate that moves between two buckets
-    /// gives no place twice.
+    /// Changes the rate to a place each `interval`, and the places at once to those of `burst` at the new rate, at
+    /// least one. Free places and debts stay, in places, as far as the burst has room: a rate that moves between two
+    /// buckets gives no place twice.
     pub fn follow(&mut self, interval: Duration, burst: Duration, now: Instant) {
         let interval = interval.max(Duration::from_nanos(1));
         let tolerance = burst.saturating_sub(interval);

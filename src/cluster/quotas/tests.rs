@@ -65,16 +65,14 @@ fn two(regions: [&str; 2], now: Instant) -> [Node; 2] {
 fn drive(nodes: &mut [Node; 2], now: &mut Instant, time: Duration, is_lost: bool) {
     let end = *now + time;
     while *now < end {
-        for at in 0..2 {
-            let Node { view, desk, .. } = &mut nodes[at];
+        for Node { view, desk, .. } in nodes.iter_mut() {
             if desk.poll_deadline() <= *now {
                 desk.due(view, *now);
             }
         }
-        while let Some((to, bytes)) = (0..2).find_map(|at| {
-            let Node { view, desk, .. } = &mut nodes[at];
-            desk.poll_send(view, *now)
-        }) {
+        while let Some((to, bytes)) =
+            nodes.iter_mut().find_map(|Node { view, desk, .. }| desk.poll_send(view, *now))
+        {
             let to = nodes.iter_mut().find(|node| node.desk.own == to).unwrap();
             if !is_lost {
                 to.desk.hear(&bytes, *now).unwrap();

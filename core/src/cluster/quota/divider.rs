@@ -51,7 +51,8 @@ struct NodePart {
     demand: QuotaDemand,
     /// The rate in force at the last report.
     reported: QuotaRate,
-    /// Shares that no report has confirmed yet, the largest and oldest first. A share goes when a later one is as large.
+    /// Shares that no report has confirmed yet, the largest and oldest first. A later share that is as large replaces
+    /// them.
     on_their_way: VecDeque<Unconfirmed>,
     /// The share that the last division has for the node.
     target: QuotaRate,

@@ -93,10 +93,9 @@ impl HeldQuota {
 
 /// The rate of `places` in this time, up to the largest rate. Zero for no time.
 fn demand_of(places: u64, within: Duration) -> QuotaRate {
-    let us = u128::try_from(within.as_micros()).unwrap_or(u128::MAX);
-    let permille = (u128::from(places) * 1_000_000_000).checked_div(us).unwrap_or(0);
-    let permille = u64::try_from(permille).unwrap_or(u64::MAX);
-    QuotaRate::of_permille(permille).unwrap_or(QuotaRate::per_second(u64::MAX))
+    let permille = (u128::from(places) * 1_000_000_000).checked_div(within.as_micros()).unwrap_or(0);
+    let rate = u64::try_from(permille).ok().and_then(QuotaRate::of_permille);
+    rate.unwrap_or_else(|| QuotaRate::per_second(u64::MAX))
 }
 
 impl QuotaHolder {
