@@ -1,7 +1,8 @@
 //! Compiles the schemas in `proto/` into Rust, in pure Rust: a build needs no `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let schemas = ["../proto/room.proto", "../proto/cluster.proto", "../proto/heartbeat.proto"];
+    let schemas =
+        ["../proto/room.proto", "../proto/cluster.proto", "../proto/heartbeat.proto", "../proto/quota.proto"];
     for schema in schemas {
         println!("cargo::rerun-if-changed={schema}");
     }

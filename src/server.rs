@@ -144,10 +144,12 @@ impl Server {
         let proxies = Arc::new(config.proxies.clone());
         warn_of_open_doors(&config);
         let descriptors = Descriptors::new(seats.clone(), descriptors_max);
+        let meters = joined.as_ref().map(Joined::meters);
+        let joins = meters.as_ref().map(|meters| meters.of_joins(config.joins_per_second));
         let node = Arc::new(Node {
             shards,
-            admission: Mutex::new(Admission::new(config.joins_per_second, clock::now().instant)),
-            in_force: RwLock::new(Arc::new(InForce::new(config))),
+            admission: Mutex::new(Admission::new(config.joins_per_second, joins, clock::now().instant)),
+            in_force: RwLock::new(Arc::new(InForce::new(config, meters))),
             seats,
             descriptors: descriptors.clone(),
             store: Arc::clone(&store.health),

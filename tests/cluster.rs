@@ -5,13 +5,16 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use roomcast::clock;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::cluster::life;
 use support::cut::Open;
 use support::device::{list, reliable};
-use support::{Cluster, Device, Encoding, Heard, comes, until};
+use support::{Cluster, Device, Doors, Encoding, Heard, comes, until};
 use tokio::sync::Mutex;
 
 /// One cluster at a time: each has up to six processes.
@@ -133,6 +136,51 @@ async fn a_route_names_the_home_of_a_room() {
     }
     assert_eq!(homes.len(), 1, "both name the same home");
     assert_eq!(cluster.doors[0].viewer_door().get("/v1/route").await.status, 400);
+}
+
+/// Messages a second of the limit below.
+const KEY_RATE: u64 = 300;
+
+/// Publishes at a door until then, far more than the limit. The result is the number of messages that were taken.
+async fn hammer(doors: &Doors, until: Instant) -> u64 {
+    let likes = json!({"messages": vec![json!({"type": "like"}); 50]});
+    let mut taken = 0;
+    while clock::now().instant < until {
+        let results = doors.publisher_door().publish("r1", &likes).await.results();
+        taken += results.iter().filter(|result| *result == "accepted").count() as u64;
+    }
+    taken
+}
+
+/// The share of the limit at each node, in messages a second.
+async fn shares(cluster: &Cluster) -> Vec<u64> {
+    let share =
+        async |doors: &Doors| doors.metrics().await.sum("roomcast_quota_allocation", &["key_index=\"0\""]);
+    join_all(cluster.doors.iter().map(share)).await
+}
+
+#[tokio::test]
+async fn a_key_s_limit_holds_over_all_nodes_and_goes_where_it_is_asked_for() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let settings = &[("ROOMCAST__LIMITS__KEY_MESSAGES_PER_SECOND", "300")];
+    let Some(cluster) = Cluster::start_with("TC a key's limit", 1, 3, settings).await else { return };
+    // The first share of a new divider waits for those of the one before.
+    until("most of the limit at the only busy node", async || {
+        let soon = clock::now().instant + Duration::from_millis(50);
+        hammer(&cluster.doors[0], soon).await;
+        (shares(&cluster).await[0] >= KEY_RATE * 8 / 10).then_some(())
+    })
+    .await;
+    let began = clock::now().instant;
+    let end = began + Duration::from_millis(1700);
+    let taken = join_all(cluster.doors.iter().map(|doors| hammer(doors, end))).await;
+    let seconds = (clock::now().instant - began).as_secs_f64();
+    // Each node alone with the limit would have taken three times as much.
+    let passed = taken.iter().sum::<u64>() as f64 / KEY_RATE as f64;
+    assert!(passed <= (seconds + 1.0) * 1.02, "{taken:?} in {seconds} s");
+    assert!(passed >= seconds * 0.8, "{taken:?} in {seconds} s");
+    let shares = shares(&cluster).await;
+    assert!(shares.iter().all(|share| (80..=120).contains(share)), "{shares:?}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 //! - [`fanout`]: the members of a room on one shard, the pass over them, and their outboxes.
 //! - [`limits`]: every bound, with the reaction past it.
 //! - [`proto`]: the schema of `proto/room.proto`.
-//! - [`node_proto`]: the schemas of `proto/cluster.proto` and `proto/heartbeat.proto`.
+//! - [`node_proto`]: the schemas of `proto/cluster.proto`, `proto/heartbeat.proto` and `proto/quota.proto`.
 
 #[macro_use]
 mod named;
@@ -29,7 +29,7 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/roomcast.v1.rs"));
 }
 
-/// The schemas of `proto/cluster.proto` and `proto/heartbeat.proto`.
+/// The schemas of `proto/cluster.proto`, `proto/heartbeat.proto` and `proto/quota.proto`.
 #[expect(missing_docs, reason = "generated code; the schema is documented in proto/")]
 pub mod node_proto {
     include!(concat!(env!("OUT_DIR"), "/roomcast.cluster.v1.rs"));

@@ -760,6 +760,15 @@ const _: () = {
     assert!(HEARING_AGE_MAX.as_millis() < RIGHT_AGE_MAX.as_millis(), "slots are proven before they freeze");
     assert!(RENEWAL_INTERVAL.as_millis() < RIGHT_AGE_MAX.as_millis());
     assert!(RIGHT_AGE_MAX.as_millis() <= BEATS_WAITING_MAX as u128 * BEAT_INTERVAL.as_millis());
+    assert!(JOINS_PER_SECOND_MAX as u64 <= QUOTA_PLACES_MAX && RATE_MAX as u64 <= QUOTA_PLACES_MAX);
+    assert!(BEARER_KEYS_MAX < QUOTA_LINES_MAX, "a report holds the limits of all keys, and that of joins");
+    assert!(
+        QUOTA_SHARE_AGE_MAX.as_millis() + QUOTA_LOOK_INTERVAL.as_millis() < QUOTA_RESERVED_AGE.as_millis(),
+        "a share has ended before its part is free"
+    );
+    assert!(
+        QUOTA_DIVISION_PAUSE.as_millis() + QUOTA_RAISE_PAUSE.as_millis() < QUOTA_REPORT_INTERVAL.as_millis()
+    );
     assert!(2 * PAYLOAD_BYTES_MAX < LOG_RECORD_BYTES_MAX, "a row fits a record");
     assert!(LOG_RECORD_BYTES_MAX <= LOG_GET_BYTES_MAX);
     assert!(TTL_MAX.as_secs() + LOG_RECORD_SLACK.as_secs() < LOG_CLAIM_AGE.as_secs(), "claims outlive rows");

@@ -45,6 +45,11 @@ impl KeyHash {
         }
         Ok(Self(hash))
     }
+
+    /// The bytes of the hash.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 fn hex_digit(digit: u8) -> Option<u8> {

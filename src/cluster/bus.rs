@@ -1,11 +1,12 @@
-//! The bus between nodes: core NATS. One connection with the subjects of heartbeats, claims and links, and with an
-//! inbox for the answers to probes.
+//! The bus between nodes: core NATS. One connection with the subjects of heartbeats, claims, links and quotas, and with
+//! an inbox for the answers to probes.
 //!
 //! | subject | carries |
 //! |---|---|
 //! | `<name>.hb.<node>` | heartbeats of the node, also back to the node itself: the echo |
 //! | `<name>.claims` | claims, at once |
 //! | `<name>.n.<node>` | messages of links to the node; empty ones are probes |
+//! | `<name>.quota.<node>` | reports and shares of limits of the cluster, for the node |
 //!
 //! A server answers a probe itself if nobody listens to the node's subject. A node that listens answers nothing.
 
@@ -48,6 +49,8 @@ pub(super) enum BusHeard {
     Claim(Bytes),
     /// A message of a link.
     Link(Bytes),
+    /// A word about shares of limits.
+    Quota(Bytes),
     /// Nobody listens to the subject of the node.
     NobodyAt { node: String, number: u64 },
 }
@@ -60,6 +63,7 @@ pub(super) struct Bus {
     beats: Subscriber,
     claims: Subscriber,
     links: Subscriber,
+    quotas: Subscriber,
     answers: Subscriber,
     /// The begin of the subjects for answers to probes.
     inbox: String,
@@ -82,6 +86,10 @@ impl Subjects {
         format!("{}.n.{node}", self.cluster)
     }
 
+    fn quotas(&self, node: &NodeName) -> String {
+        format!("{}.quota.{node}", self.cluster)
+    }
+
     /// A heartbeat of this node.
     pub(super) fn beat(&self, payload: Bytes) -> BusPost {
         BusPost { subject: self.beats(self.node.as_str()), reply: None, payload }
@@ -96,6 +104,11 @@ impl Subjects {
     pub(super) fn link(&self, node: &NodeName, payload: Bytes) -> BusPost {
         BusPost { subject: self.node(node), reply: None, payload }
     }
+
+    /// A word about shares of limits, for a node.
+    pub(super) fn quota(&self, node: &NodeName, payload: Bytes) -> BusPost {
+        BusPost { subject: self.quotas(node), reply: None, payload }
+    }
 }
 
 impl Bus {
@@ -107,13 +120,14 @@ impl Bus {
         let client = login.connect(|event| note(&event)).await?;
         let inbox = client.new_inbox();
         let own = subjects.node(&subjects.node);
+        let quotas = subjects.quotas(&subjects.node);
         let mut listening = Vec::new();
-        for subject in [subjects.beats("*"), subjects.claims(), own, format!("{inbox}.*.*")] {
+        for subject in [subjects.beats("*"), subjects.claims(), own, quotas, format!("{inbox}.*.*")] {
             listening.push(client.subscribe(subject).await.map_err(|error| login.unreached(&error))?);
         }
-        let [beats, claims, links, answers] =
-            <[Subscriber; 4]>::try_from(listening).expect("four subjects were listed");
-        Ok(Self { client, subjects, beats, claims, links, answers, inbox })
+        let [beats, claims, links, quotas, answers] =
+            <[Subscriber; 5]>::try_from(listening).expect("five subjects were listed");
+        Ok(Self { client, subjects, beats, claims, links, quotas, answers, inbox })
     }
 
     /// A probe of a node.
@@ -129,6 +143,7 @@ impl Bus {
                 Some(message) = self.beats.next() => beat(message),
                 Some(message) = self.claims.next() => Some(BusHeard::Claim(message.payload)),
                 Some(message) = self.links.next() => link(message),
+                Some(message) = self.quotas.next() => Some(BusHeard::Quota(message.payload)),
                 Some(message) = self.answers.next() => nobody_at(&self.inbox, &message),
                 // The client has ended, and another one is on its way.
                 else => pending().await,

@@ -16,7 +16,7 @@ use roomcast_core::node_proto as wire;
 /// The reason why a word of a stranger is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no word of a node: {0}")]
-pub(super) struct Unreadable(&'static str);
+pub(super) struct Unreadable(pub(super) &'static str);
 
 /// The bytes of a heartbeat.
 pub(super) fn encode_beat(beat: &Heartbeat) -> Bytes {
@@ -147,7 +147,7 @@ fn heard_node(heard: &wire::HeardNode) -> Result<HeardNode, Unreadable> {
     Ok(HeardNode { name: name(&heard.node)?, incarnation: heard.incarnation, age })
 }
 
-fn name(text: &str) -> Result<NodeName, Unreadable> {
+pub(super) fn name(text: &str) -> Result<NodeName, Unreadable> {
     NodeName::parse(text).ok_or(Unreadable("no name of a node"))
 }
 
@@ -155,7 +155,7 @@ fn slot(number: u32) -> Result<Slot, Unreadable> {
     u8::try_from(number).map(Slot).map_err(|_| Unreadable("no slot"))
 }
 
-fn term(generation: u64, sequence: u64) -> Result<Term, Unreadable> {
+pub(super) fn term(generation: u64, sequence: u64) -> Result<Term, Unreadable> {
     // The next generation and the next sequence have to fit.
     if generation > TERM_PART_MAX || !(1..=TERM_PART_MAX).contains(&sequence) {
         return Err(Unreadable("no term"));

@@ -4,6 +4,7 @@ mod bus;
 pub(crate) mod calls;
 pub(crate) mod exchange;
 mod heartbeat;
+pub(crate) mod quotas;
 pub(crate) mod shown;
 mod tenure;
 pub(crate) mod thread;

@@ -23,6 +23,8 @@ use super::bus::{Bus, BusHeard, BusPost, Subjects};
 use super::calls::{CallIn, Calls};
 use super::exchange::{Exchange, ExchangePlan};
 use super::heartbeat::{decode_beat, decode_claim, encode_beat, encode_claim};
+use super::quotas::QuotaDesk;
+use super::quotas::meter::QuotaMeters;
 use super::shown::{ClusterShown, PeerShown, ShownCell};
 use super::tenure::Tenure;
 use crate::clock;
@@ -63,6 +65,8 @@ pub(crate) struct ClusterPlan {
     pub(crate) ways: Vec<WayOut>,
     /// Calls of other nodes, for the doors.
     pub(crate) calls_in: mpsc::Sender<CallIn>,
+    /// The limits of the cluster, as the doors meter them.
+    pub(crate) meters: Arc<QuotaMeters>,
     /// The bell of the thread, which wakes it.
     pub(crate) bell: ClusterBell,
     /// Reads seats and load. Region and URL come from the configuration.
@@ -254,6 +258,7 @@ struct ClusterShell {
     kept: Option<BusPost>,
     tenure: Tenure,
     exchange: Exchange,
+    quotas: QuotaDesk,
     log: LogWay,
     slots: Arc<Slots>,
     ways: Vec<WayOut>,
@@ -292,6 +297,7 @@ impl ClusterShell {
             home_key,
             ways,
             calls_in,
+            meters,
             bell,
             load,
             report,
@@ -305,6 +311,8 @@ impl ClusterShell {
             wake: bell.ring(),
         });
         let subjects = Subjects::new(&config.name, name.clone());
+        let own = OwnNode { name, incarnation, shards, dead_after: config.dead_after };
+        let quotas = QuotaDesk::new(&own, &config.region, Arc::clone(&slots), meters, now);
         Self {
             login,
             subjects,
@@ -312,8 +320,9 @@ impl ClusterShell {
             next_bus: None,
             turns: 0,
             kept: None,
-            tenure: Tenure::new(OwnNode { name, incarnation, shards, dead_after: config.dead_after }, now),
+            tenure: Tenure::new(own, now),
             exchange,
+            quotas,
             log,
             slots,
             ways,
@@ -370,6 +379,7 @@ impl ClusterShell {
         if suspended > self.suspended + SUSPENSION_MAX {
             warn!("the machine was suspended: all slots freeze until they are proven");
             self.tenure.view.slept(now.instant);
+            self.quotas.slept(now.instant);
         }
         self.suspended = suspended;
         // The log has a queue of this length.
@@ -386,6 +396,8 @@ impl ClusterShell {
         self.tenure.order(|order| self.log.order(order));
         let is_more = self.exchange.turn(now);
         self.send_links();
+        self.quotas.due(&self.tenure.view, now.instant);
+        self.send_quotas(now.instant);
         if self.show_at <= now.instant {
             self.show_at = now.instant + CLUSTER_SHOWN_INTERVAL;
             self.show(now.instant);
@@ -395,7 +407,7 @@ impl ClusterShell {
     }
 
     fn deadline(&self) -> Instant {
-        let view = self.tenure.view.poll_deadline().min(self.show_at);
+        let view = self.tenure.view.poll_deadline().min(self.show_at).min(self.quotas.poll_deadline());
         self.exchange.poll_deadline().map_or(view, |exchange| exchange.min(view))
     }
 
@@ -418,6 +430,7 @@ impl ClusterShell {
             BusHeard::Beat { sender, bytes } => {
                 decode_beat(&sender, &bytes).map(|beat| self.tenure.view.hear(&beat, now.instant))
             }
+            BusHeard::Quota(bytes) => self.quotas.hear(&bytes, now.instant),
             BusHeard::Claim(bytes) => {
                 decode_claim(&bytes).map(|claim| self.tenure.view.hear_claim(&claim, now.instant))
             }
@@ -509,6 +522,13 @@ impl ClusterShell {
             if !self.bus.try_send(&posted) {
                 self.kept = Some(posted);
             }
+        }
+    }
+
+    /// Sends words about shares. Nodes report again soon, and each report is answered.
+    fn send_quotas(&mut self, now: Instant) {
+        while let Some((node, bytes)) = self.quotas.poll_send(&self.tenure.view, now) {
+            self.post(&self.subjects.quota(&node, bytes));
         }
     }
 

@@ -28,6 +28,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 
 use crate::clock;
+use crate::cluster::quotas::meter::QuotaMeters;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::seat::Seats;
@@ -84,10 +85,11 @@ pub(crate) struct InForce {
 }
 
 impl InForce {
-    /// The configuration of a node's start. Publisher keys begin with a full second's worth of messages.
-    pub(crate) fn new(config: Config) -> Self {
-        let limits =
-            KeyLimits::new(config.key_messages_per_second, &config.publisher_keys, clock::now().instant);
+    /// The configuration of a node's start. Publisher keys begin with a full second's worth of messages. `meters` has
+    /// the limits of the cluster around the node.
+    pub(crate) fn new(config: Config, meters: Option<Arc<QuotaMeters>>) -> Self {
+        let rate = config.key_messages_per_second;
+        let limits = KeyLimits::new(rate, &config.publisher_keys, meters, clock::now().instant);
         Self::with(config, limits)
     }
 
@@ -120,7 +122,8 @@ impl Node {
         drop(in_force);
         // A new line would let a second burst of devices in.
         if before.config.joins_per_second != joins_per_second {
-            *self.admission.lock() = Admission::new(joins_per_second, clock::now().instant);
+            let meter = self.cluster.as_ref().map(|cluster| cluster.meters.of_joins(joins_per_second));
+            *self.admission.lock() = Admission::new(joins_per_second, meter, clock::now().instant);
         }
     }
 

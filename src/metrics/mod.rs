@@ -8,6 +8,7 @@ mod summary;
 mod table;
 pub mod tally;
 
+use std::array;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -30,7 +31,8 @@ use self::table::*;
 use self::tally::{ClusterReport, Holdings, LinkTally, Tally};
 use crate::clock;
 use crate::store::health::{StoreTally, Trouble};
-use roomcast_core::limits::NODES_MAX;
+use roomcast_core::cluster::quota::QuotaRate;
+use roomcast_core::limits::{BEARER_KEYS_MAX, NODES_MAX};
 use roomcast_core::room::ladder::{Step, StepChange};
 use roomcast_core::room::message::{Class, ShedReason, Unavailable};
 use roomcast_core::room::tally::ByClass;
@@ -117,6 +119,9 @@ struct Cells {
     takeover: Histogram,
     /// Indexed as [`SlotCounts`].
     slots: [Gauge; 4],
+    key_allocations: [Gauge; BEARER_KEYS_MAX],
+    joins_allocation: Gauge,
+    quotas_without_share: Gauge,
     handshakes: Counter,
     handshakes_refused: Vec<Counter>,
     summary: Summary,
@@ -217,6 +222,17 @@ pub(crate) struct SlotCounts {
     pub(crate) frozen: u64,
     /// Slots without a living node.
     pub(crate) nobody: u64,
+}
+
+/// The shares of this node of the cluster's limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Allocations {
+    /// Publisher keys, by their place.
+    pub(crate) keys: [QuotaRate; BEARER_KEYS_MAX],
+    /// Joins.
+    pub(crate) joins: QuotaRate,
+    /// Limits for which the node has no share.
+    pub(crate) without_share: usize,
 }
 
 /// The gauges of [`LimitsHeld`], each with its value.
@@ -453,6 +469,17 @@ impl Metrics {
         }
     }
 
+    /// Shows the shares of this node of the cluster's limits. Called for each scrape.
+    pub(crate) fn show_allocations(&self, allocations: &Allocations) {
+        let Allocations { keys, joins, without_share } = allocations;
+        let per_second = |rate: QuotaRate| as_gauge(rate.permille()) / 1000.0;
+        for (gauge, rate) in self.cells.key_allocations.iter().zip(keys) {
+            gauge.set(per_second(*rate));
+        }
+        self.cells.joins_allocation.set(per_second(*joins));
+        self.cells.quotas_without_share.set(as_gauge(*without_share as u64));
+    }
+
     /// Shows the drain of the node.
     pub(crate) fn draining(&self) {
         self.cells.draining.set(1.0);
@@ -558,6 +585,9 @@ impl Cells {
             echo: register.gauge(&ECHO, &[]),
             takeover: register.histogram(&TAKEOVER),
             slots: ["here", "there", "frozen", "nobody"].map(|state| register.gauge(&SLOTS, &[state])),
+            key_allocations: array::from_fn(|key| register.gauge(&QUOTA_ALLOCATION, &[&key.to_string()])),
+            joins_allocation: register.gauge(&JOINS_ALLOCATION, &[]),
+            quotas_without_share: register.gauge(&QUOTAS_WITHOUT_SHARE, &[]),
             handshakes: register.counter(&HANDSHAKES, &[]),
             handshakes_refused: register.each(&HANDSHAKES_REFUSED, Refusal::ALL.map(Refusal::name)),
             summary: Summary::default(),

@@ -208,6 +208,13 @@ table! {
         "Age of this node's own heartbeat, as it came back from NATS. Above 2, this node orders nothing.";
     TAKEOVER = Histogram "roomcast_takeover_seconds" []
         "Time from the last heartbeat of a slot's former node to the slot's rooms at this node.";
+    QUOTA_ALLOCATION = Gauge "roomcast_quota_allocation" ["key_index"]
+        "Messages a second of a publisher key at this node, its share of `limits.key_messages_per_second`, by the \
+         place in `publisher.keys`. 0: no such limit, or no cluster.";
+    JOINS_ALLOCATION = Gauge "roomcast_joins_allocation" []
+        "Joins a second at this node, its share of `viewer.joins_per_second`. 0: no cluster.";
+    QUOTAS_WITHOUT_SHARE = Gauge "roomcast_quotas_without_share" []
+        "Limits of the cluster without a share for this node, which keeps to limit ÷ known nodes.";
     REWELCOMES = Counter "roomcast_rewelcomes_total" []
         "Members that were welcomed again on their connection: their room has another home, or the link to it began \
          anew.";

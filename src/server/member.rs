@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::StartError;
 use crate::clock;
 use crate::cluster::calls::{CallIn, calls_in};
+use crate::cluster::quotas::meter::QuotaMeters;
 use crate::cluster::thread::{ClusterBell, ClusterHandle, ClusterPlan, draw_incarnation, start};
 use crate::config::cluster::ClusterConfig;
 use crate::http::Node;
@@ -41,12 +42,14 @@ pub(super) struct Member {
     slots: Arc<Slots>,
     ways: Vec<Arc<Way>>,
     log: LogWay,
+    meters: Arc<QuotaMeters>,
 }
 
 /// A member of a running cluster, and the calls of other nodes for the doors.
 pub(super) struct Joined {
     config: ClusterConfig,
     handle: ClusterHandle,
+    meters: Arc<QuotaMeters>,
     calls: mpsc::Receiver<CallIn>,
 }
 
@@ -66,10 +69,9 @@ impl Member {
         let ways = wakes.iter().map(|_| Way::new()).collect();
         let (store, log) = jetstream::start(config, incarnation, wakes, committed)?;
         let slots = Arc::new(Slots::new(log.slot_key()));
-        Ok((
-            Self { config: config.clone(), incarnation, bell: ClusterBell::default(), slots, ways, log },
-            store,
-        ))
+        let meters = Arc::new(QuotaMeters::new(log.slot_key(), &config.region));
+        let bell = ClusterBell::default();
+        Ok((Self { config: config.clone(), incarnation, bell, slots, ways, log, meters }, store))
     }
 
     /// The way of each shard to other nodes.
@@ -90,7 +92,7 @@ impl Member {
         seats: &Seats,
         metrics: &Metrics,
     ) -> Result<Joined, StartError> {
-        let Self { mut config, incarnation, bell, slots, ways, log } = self;
+        let Self { mut config, incarnation, bell, slots, ways, log, meters } = self;
         // On loopback, devices find the door at its own address.
         if config.viewer_url.is_empty() && viewer.ip().is_loopback() {
             config.viewer_url = format!("ws://{viewer}");
@@ -117,13 +119,14 @@ impl Member {
             home_key: shards.home_key(),
             ways: ways.iter().cloned().zip(shard_wakes).map(|(way, wake)| WayOut { way, wake }).collect(),
             calls_in,
+            meters: Arc::clone(&meters),
             bell,
             load: Box::new(load),
             report: Box::new(move |report| reported.cluster_reported(report)),
         };
         let handle = start(plan)?;
         settle(&slots);
-        Ok(Joined { config, handle, calls })
+        Ok(Joined { config, handle, meters, calls })
     }
 }
 
@@ -131,7 +134,13 @@ impl Joined {
     /// The cluster for the doors.
     pub(super) fn doors(&self) -> ClusterDoors {
         let ClusterHandle { slots, calls, shown, .. } = &self.handle;
-        ClusterDoors::new(&self.config, Arc::clone(slots), calls.clone(), Arc::clone(shown))
+        let meters = self.meters();
+        ClusterDoors::new(&self.config, Arc::clone(slots), calls.clone(), Arc::clone(shown), meters)
+    }
+
+    /// The limits of the cluster for the doors.
+    pub(super) fn meters(&self) -> Arc<QuotaMeters> {
+        Arc::clone(&self.meters)
     }
 
     /// Has the doors of `node` answer the calls of other nodes, on the runtime that is entered.

@@ -28,17 +28,31 @@ pub(crate) struct Cluster {
     pub(crate) doors: Vec<Doors>,
     /// The ways of the nodes to the only server, if the test cuts them.
     pub(crate) ways: Vec<Way>,
+    settings: Settings,
 }
+
+/// Variables of the environment of each node.
+type Settings = &'static [(&'static str, &'static str)];
 
 impl Cluster {
     /// Starts all at once, and waits until each node knows the homes of rooms. `None`, and a line on stderr: this
     /// machine has no nats-server.
     pub(crate) async fn start(test: &str, servers: usize, nodes: usize) -> Option<Self> {
+        Box::pin(Self::start_with(test, servers, nodes, &[])).await
+    }
+
+    /// As [`Cluster::start`], with settings of all nodes.
+    pub(crate) async fn start_with(
+        test: &str,
+        servers: usize,
+        nodes: usize,
+        settings: Settings,
+    ) -> Option<Self> {
         let servers = NatsServers::start(test, servers).await?;
         let nats = servers.toml();
-        let starting = (0..nodes).map(|node| servers.node(node, None, &nats));
+        let starting = (0..nodes).map(|node| servers.node(node, None, &nats, settings));
         let nodes: Vec<Process> = join_all(starting).await;
-        Some(Box::pin(Self::of(servers, nodes, Vec::new())).await)
+        Some(Self { settings, ..Box::pin(Self::of(servers, nodes, Vec::new())).await })
     }
 
     /// As [`Cluster::start`], with one server, and a way of its own from each node to it.
@@ -46,14 +60,15 @@ impl Cluster {
         let servers = NatsServers::start(test, 1).await?;
         let ways = join_all((0..nodes).map(|_| Way::to(servers.clients()[0]))).await;
         let urls: Vec<String> = ways.iter().map(|way| format!("[\"nats://{}\"]", way.address)).collect();
-        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, None, nats));
+        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, None, nats, &[]));
         let nodes: Vec<Process> = join_all(starting).await;
         Some(Box::pin(Self::of(servers, nodes, ways)).await)
     }
 
     async fn of(servers: NatsServers, nodes: Vec<Process>, ways: Vec<Way>) -> Self {
         let doors = nodes.iter().map(|node| node.doors).collect();
-        let cluster = Self { servers, nodes: nodes.into_iter().map(Some).collect(), doors, ways };
+        let cluster =
+            Self { servers, nodes: nodes.into_iter().map(Some).collect(), doors, ways, settings: &[] };
         cluster.is_whole().await;
         cluster
     }
@@ -91,7 +106,8 @@ impl Cluster {
     /// Starts a killed node again, on its doors.
     pub(crate) async fn restart(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");
-        self.nodes[node] = Some(self.servers.node(node, Some(self.doors[node]), &self.servers.toml()).await);
+        let nats = self.servers.toml();
+        self.nodes[node] = Some(self.servers.node(node, Some(self.doors[node]), &nats, self.settings).await);
     }
 
     /// The number of the node that orders a room, by the route that the node `at` tells.
@@ -161,7 +177,7 @@ impl NatsServers {
     }
 
     /// Starts a node of the cluster, on free ports or on these doors. `nats`: the value of `cluster.nats`.
-    async fn node(&self, number: usize, on: Option<Doors>, nats: &str) -> Process {
+    async fn node(&self, number: usize, on: Option<Doors>, nats: &str, settings: Settings) -> Process {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
@@ -175,6 +191,7 @@ impl NatsServers {
             .args(["--ops-listen", &on.ops.to_string(), "--shards", &SHARDS.to_string()])
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(settings.iter().copied())
             .env("ROOMCAST__CLUSTER__NATS", nats)
             .env("ROOMCAST__CLUSTER__NODE", format!("node-{number}"))
             .env("ROOMCAST__CLUSTER__REPLICAS", self.count().min(3).to_string());

@@ -7,6 +7,7 @@ mod branch;
 pub mod link;
 mod members;
 pub mod node;
+pub mod quota;
 mod rendezvous;
 pub mod view;
 

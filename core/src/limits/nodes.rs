@@ -181,3 +181,29 @@ pub const ROUTE_NODES_MAX: usize = 64;
 pub const ROUTES_MAX: usize = 16 * KIB;
 /// Longest region of a route, in bytes. Above: 400.
 pub const REGION_BYTES_MAX: usize = 32;
+
+/// Interval of a node's reports of its demand to the dividers of limits.
+pub const QUOTA_REPORT_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval at which a limit of the cluster is divided anew.
+pub const QUOTA_DIVISION_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two divisions: a node that comes has the limit divided at once.
+pub const QUOTA_DIVISION_PAUSE: Duration = Duration::from_millis(100);
+/// Time in which nodes say that they have taken smaller shares. Later: the larger ones are told as far as places are
+/// free.
+pub const QUOTA_RAISE_PAUSE: Duration = Duration::from_millis(50);
+/// Age of a share, since the sending of the report that it answers. Later: the node keeps to limit ÷ known nodes.
+pub const QUOTA_SHARE_AGE_MAX: Duration = Duration::from_secs(3);
+/// Time since the last report of a node. Later: its share has ended, by a clock that runs slower too, and is free.
+pub const QUOTA_RESERVED_AGE: Duration = Duration::from_millis(3500);
+/// Interval at which a node looks at its limits and the ends of its shares.
+pub const QUOTA_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Limits that a node divides. Above: the nodes of a further one keep to limit ÷ known nodes.
+pub const QUOTAS_DIVIDED_MAX: usize = 16;
+/// Shares of a node that no report has confirmed. Above: the last one counts as large as the one before it.
+pub const QUOTA_UNCONFIRMED_MAX: usize = 8;
+/// Limits in a word between nodes. Above: the word is dropped.
+pub const QUOTA_LINES_MAX: usize = QUOTAS_DIVIDED_MAX;
+/// Bytes of a word about shares. Above: dropped, unread.
+pub const QUOTA_BYTES_MAX: usize = 4 * KIB;
+/// Places a second of a limit, and of a demand. Above: the word is dropped.
+pub const QUOTA_PLACES_MAX: u64 = 1_000_000;

@@ -13,6 +13,10 @@
 
 use std::time::{Duration, Instant};
 
+/// Longest time until a bucket that follows a rate is full again: a debt of one second at the highest rate is none at
+/// the lowest.
+const DEBT_AGE_MAX: Duration = Duration::from_secs(3600);
+
 /// A bucket of places. A message or a join takes a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bucket {
@@ -37,6 +41,26 @@ impl Bucket {
     /// A full bucket with `per_second` places in the long run and `at_once` places at once, each at least 1.
     pub(super) fn with_burst(per_second: u32, at_once: u32, now: Instant) -> Self {
         Self::new(per_second, Duration::from_secs(1) / per_second.max(1) * at_once.max(1), now)
+    }
+
+    /// Changes the rate to a place each `interval`, and the places at once to those of `burst` at the new rate, at
+    /// least one. Free places and debts stay, in places, as far as the burst has room: a rate that moves between two
+    /// buckets gives no place twice.
+    pub fn follow(&mut self, interval: Duration, burst: Duration, now: Instant) {
+        let interval = interval.max(Duration::from_nanos(1));
+        let tolerance = burst.saturating_sub(interval);
+        if (interval, tolerance) == (self.interval, self.tolerance) {
+            return;
+        }
+        let nanos = |time: Duration| i128::try_from(time.as_nanos()).unwrap_or(i128::MAX);
+        let lead = nanos(self.full_at.saturating_duration_since(now));
+        // In the time of the new rate. Below zero: a debt of askers that went first.
+        let free = (nanos(self.tolerance + self.interval) - lead).saturating_mul(nanos(interval))
+            / nanos(self.interval).max(1);
+        let lead = (nanos(tolerance + interval) - free).clamp(0, nanos(DEBT_AGE_MAX));
+        self.interval = interval;
+        self.tolerance = tolerance;
+        self.full_at = now + Duration::from_nanos(u64::try_from(lead).unwrap_or(0));
     }
 
     /// True if a place is free.
@@ -146,6 +170,60 @@ mod tests {
         }
         assert_eq!(bucket.free_places(now + Duration::from_millis(250)), 2);
         assert_eq!((bucket.burst_places(), bucket.free_places(now + Duration::from_secs(9))), (4, 4));
+    }
+
+    #[test]
+    fn a_bucket_that_follows_a_rate_keeps_its_places_as_far_as_the_burst_has_room() {
+        let now = Now::made_up().instant;
+        let second = Duration::from_secs(1);
+        let mut bucket = Bucket::new(100, second, now);
+        assert_eq!(taken(&mut bucket, 40, now), 40);
+        bucket.follow(second / 1000, second, now);
+        assert_eq!(bucket.free_places(now), 60, "a larger burst fills up with time");
+        bucket.follow(second / 10, second, now);
+        assert_eq!(bucket.free_places(now), 10, "a smaller burst holds no more");
+        bucket.follow(second * 5, second, now);
+        assert_eq!((bucket.free_places(now), taken(&mut bucket, 5, now)), (1, 1), "at least one place");
+        assert!(!bucket.take(now + second * 4) && bucket.take(now + second * 5));
+    }
+
+    #[test]
+    fn a_debt_stays_when_the_rate_moves() {
+        let now = Now::made_up().instant;
+        let second = Duration::from_secs(1);
+        let mut bucket = Bucket::new(100, second, now);
+        assert_eq!(taken(&mut bucket, 200, now), 100);
+        assert_eq!((0..200).take_while(|_| bucket.take_first(now)).count(), 100);
+        bucket.follow(second / 50, second, now);
+        assert!(!bucket.has_place(now + second * 2), "100 places at 50 a second are owed");
+        assert!(bucket.has_place(now + second * 2 + second / 50));
+        bucket.follow(second / 1_000_000, second, now);
+        assert_eq!(bucket.wait(now), Duration::from_micros(101));
+    }
+
+    /// Two buckets that share a rate, and move it to the busier one. With free places kept as time in place of number,
+    /// nearly twice the rate would pass.
+    #[test]
+    fn a_rate_that_moves_between_buckets_lets_no_more_through_than_the_rate_and_one_burst() {
+        let seed = fastrand::u64(..);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = Now::made_up().instant;
+        let second = Duration::from_secs(1);
+        let mut buckets = [Bucket::new(500, second, now), Bucket::new(500, second, now)];
+        let mut through = 0;
+        for turn in 0..100 {
+            let busy = turn % 2;
+            let rates = if busy == 0 { [900, 100] } else { [100, 900] };
+            for (bucket, rate) in buckets.iter_mut().zip(rates) {
+                bucket.follow(second / rate, second, now);
+            }
+            for _ in 0..10 {
+                now += Duration::from_millis(random.u64(50..150));
+                through += taken(&mut buckets[busy], random.usize(0..2000), now);
+            }
+        }
+        assert!(through <= 1000 * 101 + 20_000, "seed {seed}: {through}");
+        assert!(through >= 80_000, "seed {seed}: {through}");
     }
 
     #[test]

@@ -166,12 +166,18 @@ pub fn mix(mut bits: u64) -> u64 {
 pub struct NameKey(pub [u64; 2]);
 
 impl NameKey {
-    /// SipHash-2-4 of a room's name under the key (Aumasson and Bernstein 2012): the same in every release.
-    #[expect(deprecated, reason = "the other hashers of the standard library take no key of ours")]
+    /// The hash of a room's name, as of [`NameKey::hash_bytes`].
     #[must_use]
     pub fn hash(self, room: &RoomName) -> u64 {
+        self.hash_bytes(room.as_str().as_bytes())
+    }
+
+    /// SipHash-2-4 of a name under the key (Aumasson and Bernstein 2012): the same in every release.
+    #[expect(deprecated, reason = "the other hashers of the standard library take no key of ours")]
+    #[must_use]
+    pub fn hash_bytes(self, name: &[u8]) -> u64 {
         let mut hasher = std::hash::SipHasher::new_with_keys(self.0[0], self.0[1]);
-        hasher.write(room.as_str().as_bytes());
+        hasher.write(name);
         hasher.finish()
     }
 }

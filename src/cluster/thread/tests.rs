@@ -55,11 +55,13 @@ impl TestNode {
         let incarnation = draw_incarnation(clock::now()).unwrap();
         let (log, way) =
             jetstream::start(&config, incarnation, vec![Box::new(|| ())], Box::new(|_, _| {})).unwrap();
+        let meters = Arc::new(QuotaMeters::new(way.slot_key(), &config.region));
         let plan = ClusterPlan {
             config,
             incarnation,
             shards: 2,
             slots: Arc::new(Slots::new(way.slot_key())),
+            meters,
             log: way,
             home_key: NameKey::default(),
             ways: Vec::new(),

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::cluster::calls::{CallFailed, CallIn, Calls, NodeAnswer, NodeRequest};
+use crate::cluster::quotas::meter::QuotaMeters;
 use crate::cluster::shown::ShownCell;
 use crate::config::cluster::ClusterConfig;
 use crate::metrics::{NodeCallOutcome, SlotCounts};
@@ -43,6 +44,8 @@ pub(crate) struct ClusterDoors {
     slots: Arc<Slots>,
     calls: Calls,
     shown: Arc<ShownCell>,
+    /// The limits of the cluster.
+    pub(super) meters: Arc<QuotaMeters>,
     /// `cluster.node`, `cluster.region` and `cluster.viewer_url` of this node.
     name: String,
     region: String,
@@ -80,12 +83,14 @@ impl ClusterDoors {
         slots: Arc<Slots>,
         calls: Calls,
         shown: Arc<ShownCell>,
+        meters: Arc<QuotaMeters>,
     ) -> Self {
         let ClusterConfig { node, region, viewer_url, .. } = config;
         Self {
             slots,
             calls,
             shown,
+            meters,
             name: node.clone(),
             region: region.clone(),
             viewer_url: viewer_url.clone(),

@@ -119,6 +119,7 @@ impl TwoNodes {
             slots: Arc::clone(&slots),
             calls: calls.clone(),
             shown: Arc::clone(&shown),
+            meters: Arc::new(QuotaMeters::new(NameKey([1, 2]), "eu")),
             name: "node-1".to_owned(),
             region: "eu".to_owned(),
             viewer_url: "wss://node-1".to_owned(),
@@ -126,8 +127,8 @@ impl TwoNodes {
         };
         let node = Arc::new(Node {
             shards,
-            admission: Mutex::new(Admission::new(config.joins_per_second, clock::now().instant)),
-            in_force: RwLock::new(Arc::new(InForce::new(config))),
+            admission: Mutex::new(Admission::new(config.joins_per_second, None, clock::now().instant)),
+            in_force: RwLock::new(Arc::new(InForce::new(config, None))),
             seats,
             descriptors: descriptors.clone(),
             pulls: Places::new(8),

@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 
 use crate::clock::{self, node_cpu};
 use crate::config::Config;
-use crate::metrics::{DoorName, LimitsHeld};
+use crate::metrics::{Allocations, DoorName, LimitsHeld};
 use roomcast_core::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX};
 
 use super::accept::{Answer, Door, Request};
@@ -60,12 +60,25 @@ impl OperatorDoor {
         Ok(())
     }
 
+    /// The shares of this node of the cluster's limits.
+    fn allocations(&self) -> Allocations {
+        let mut allocations = Allocations::default();
+        let Some(cluster) = &self.node.cluster else { return allocations };
+        for (allocation, share) in allocations.keys.iter_mut().zip(self.node.in_force().key_limits.shares()) {
+            *allocation = share;
+        }
+        allocations.joins = self.node.admission.lock().share().unwrap_or_default();
+        allocations.without_share = cluster.meters.without_share();
+        allocations
+    }
+
     fn metrics(&self) -> Answer {
         const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         let Node { metrics, store, shards, descriptors, cluster, .. } = &*self.node;
         // These gauges cost a system call or a lock, so they are refreshed per scrape and not per second.
         metrics.hot(shards.hot_rooms());
         metrics.show_slots(cluster.as_ref().map(ClusterDoors::slot_counts).unwrap_or_default());
+        metrics.show_allocations(&self.allocations());
         metrics.show_store(&store.tally(), store.trouble().as_ref(), store.under_way(clock::now()));
         metrics.show_process(node_cpu(), resident_bytes());
         let held = descriptors.held();

@@ -1,4 +1,5 @@
-//! The rate of handshakes over the whole node, and the moment at which a refused device may come back.
+//! The rate of handshakes over the whole node, and the moment at which a refused device may come back. In a cluster
+//! the rate is that of a region, and this node follows its share.
 //!
 //! The start of a show, or the return of a network, brings more devices at once than a node can take in
 //! beside its fan-out. A token bucket limits the joins. A device past the rate is refused before the node has
@@ -16,9 +17,12 @@
 //! Pure but for the key of the shares: `now` is an argument, and the jitter is a mixed count.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::cluster::quotas::meter::QuotaMeter;
 use crate::seat::Address;
+use roomcast_core::cluster::quota::QuotaRate;
 use roomcast_core::limits::{JOIN_BURST, JOIN_RETRY_AFTER_MAX, JOIN_RETRY_AFTER_SLACK};
 use roomcast_core::room::bucket::Bucket;
 use roomcast_core::room::id::mix;
@@ -40,6 +44,8 @@ pub(crate) struct Admission {
     /// Refusals so far: the seed of the next draw.
     refused: u64,
     shares: JoinShares,
+    /// This node's share of the joins of its region. `None`: this node is alone.
+    meter: Option<Arc<QuotaMeter>>,
 }
 
 /// Joins of the present second by address.
@@ -66,8 +72,9 @@ impl JoinShares {
 }
 
 impl Admission {
-    /// Admits `joins_per_second`, at least 1. A quarter of a second's worth may come at once.
-    pub(crate) fn new(joins_per_second: u32, now: Instant) -> Self {
+    /// Admits `joins_per_second`, at least 1, or as many as `meter` says. A quarter of a second's worth may come at
+    /// once.
+    pub(crate) fn new(joins_per_second: u32, meter: Option<Arc<QuotaMeter>>, now: Instant) -> Self {
         let interval = Duration::from_secs(1) / joins_per_second.max(1);
         Self {
             bucket: Bucket::new(joins_per_second, JOIN_BURST, now),
@@ -75,7 +82,13 @@ impl Admission {
             caught_up_at: now,
             refused: 0,
             shares: JoinShares { joined: Box::new([0; SHARES]), all: 0, key: RandomState::new(), began: now },
+            meter,
         }
+    }
+
+    /// The share of this node. `None`: this node is alone.
+    pub(crate) fn share(&self) -> Option<QuotaRate> {
+        self.meter.as_ref().map(|meter| meter.rate())
     }
 
     /// Takes a place in the rate for a handshake from `address`. `None`: nobody has named the address.
@@ -84,6 +97,11 @@ impl Admission {
     /// Past the rate, or past the share of the address: the wait of this device, as from
     /// [`Admission::put_off`].
     pub(super) fn admit(&mut self, address: Option<Address>, now: Instant) -> Result<(), Duration> {
+        if let Some(meter) = &self.meter {
+            meter.ask(0, 1);
+            self.interval = meter.rate().interval();
+            self.bucket.follow(self.interval, JOIN_BURST, now);
+        }
         if address.is_some_and(|address| self.is_past_share(address, now)) || !self.bucket.take(now) {
             return Err(self.put_off(now));
         }
@@ -124,10 +142,12 @@ mod tests {
 
     use super::*;
     use crate::clock;
+    use crate::cluster::quotas::meter::QuotaMeters;
+    use roomcast_core::room::id::NameKey;
 
     fn line(joins_per_second: u32) -> (Admission, Instant) {
         let now = clock::now().instant;
-        (Admission::new(joins_per_second, now), now)
+        (Admission::new(joins_per_second, None, now), now)
     }
 
     fn let_in(line: &mut Admission, asking: usize, now: Instant) -> usize {
@@ -188,6 +208,18 @@ mod tests {
         let (mut line, now) = self::line(20_000);
         let alone = (0..10_000).filter(|_| line.admit(loud, now).is_ok()).count();
         assert_eq!(alone, 5000, "nobody else wants them");
+    }
+
+    #[test]
+    fn in_a_cluster_joins_follow_the_share_of_the_node() {
+        let now = clock::now().instant;
+        let meters = QuotaMeters::new(NameKey([1, 2]), "eu");
+        let mut line = Admission::new(1000, Some(meters.of_joins(1000)), now);
+        assert_eq!(let_in(&mut line, 100, now), 100);
+        meters.of_joins(100);
+        assert_eq!(let_in(&mut line, 100, now), 25, "a quarter of a second's worth");
+        assert_eq!(line.share().map(|share| share.permille()), Some(100_000));
+        assert_eq!(line.interval, Duration::from_millis(10), "the line of the refused is served as fast");
     }
 
     #[test]
