@@ -146,8 +146,10 @@ pub(super) fn faults(report: &Report) -> Markup {
     html! {
         (table)
         @if !report.faults.is_empty() {
-            (note("The last two columns tell of the messages due from a fault (or just before) until the next one. Each chart over time \
-                   has a mark with the number of the fault, as long as the command took."))
+            (note(
+                "The last two columns tell of the messages due from a fault (or just before) until the next one. \
+                 Each chart over time has a mark with the number of the fault, as long as the command took."
+            ))
         }
     }
 }
