@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use ledger::{Found, Ledger, Outcome, Published, name_of, percentiles};
 use loopfs::{CutOff, LoopFs};
-use roomcast_core::limits::STREAM_MESSAGES_MAX;
+use roomcast_core::limits::{STREAM_MESSAGES_MAX, TTL_DEFAULT};
 use serde_json::{Value, json};
 use support::device::list;
 use support::{Doors, Folder, Process};
@@ -150,6 +150,7 @@ async fn run(test: &str, plan: &Plan, data: &Path, mut after_kill: impl FnMut())
 
 /// The users of the nodes while a test lasts.
 struct Crowd {
+    began: Instant,
     stage: Stage,
     rooms: Vec<String>,
     viewers: Vec<JoinHandle<Viewer>>,
@@ -175,12 +176,17 @@ impl Crowd {
         let publish =
             |room: &String| tokio::spawn(stage.clone().publish(room.clone(), random.fork(), stopped.clone()));
         let publishers = rooms.iter().map(publish).collect();
-        Self { stage, rooms, viewers, publishers, goal, stop }
+        Self { began: roomcast::clock::now().instant, stage, rooms, viewers, publishers, goal, stop }
     }
 
     /// Ends the publishing, waits for the devices, and holds everything against the answers.
     async fn judge(self, test: &str, plan: &Plan, waits: Waits) {
-        let Self { stage, rooms, viewers, publishers, goal, stop } = self;
+        let Self { began, stage, rooms, viewers, publishers, goal, stop } = self;
+        let took = began.elapsed();
+        assert!(
+            took < TTL_DEFAULT,
+            "after {took:?} the first messages have expired, and nothing can be judged"
+        );
         stop.send_replace(true);
         for publisher in publishers {
             publisher.await.unwrap();
