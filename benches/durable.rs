@@ -78,13 +78,13 @@ fn jetstream(publishers: usize) {
     let copies = std::env::var("BENCH_NATS_COPIES").map_or(1, |text| text.parse().expect("a number"));
     let name = format!("yard-{}-{publishers}", std::process::id());
     runtime().block_on(async {
-        let client = async_nats::connect(servers).await.expect("the servers answer");
+        let client = Box::pin(async_nats::connect(servers)).await.expect("the servers answer");
         let context = jetstream::new(client);
         for stream in 0..STREAMS {
             let subjects = vec![format!("{name}.{stream}.*")];
             let config =
                 Config { name: format!("{name}-{stream}"), subjects, num_replicas: copies, ..Config::default() };
-            context.create_stream(config).await.expect("the stream is made");
+            Box::pin(context.create_stream(config)).await.expect("the stream is made");
         }
         let until = roomcast::clock::now().instant + REPETITION;
         let append = |publisher: usize| {

@@ -22,6 +22,8 @@ cd "$(dirname "$0")/.."
 export -n ROOMCAST_BINARY ROOMCAST_CLUSTER_PORT
 state=${CARGO_TARGET_DIR:-target}/cluster
 port=${ROOMCAST_CLUSTER_PORT:-7600}
+# Other commands are for the cluster that runs, whichever ports it has.
+[[ ${1:-} == run || ! -e $state/port ]] || port=$(<"$state/port")
 names=(nats-1 nats-2 nats-3 node-1 node-2 node-3)
 # Seconds until the NATS servers have elected leaders, and until a node is ready.
 ready_within=30
@@ -248,6 +250,8 @@ run() {
     rm -rf "$state"
     mkdir -p "$state"
     state=$(cd "$state" && pwd)
+    echo "$port" >"$state/port"
+    echo "starting three nats-servers and three nodes: some seconds, and minutes where they have to be built" >&2
     bash scripts/nats.sh >"$state/nats-server"
     if [[ -z ${ROOMCAST_BINARY:-} ]]; then
         cargo build --release --bin roomcast

@@ -251,8 +251,16 @@ async fn a_cluster_without_nats_for_a_while_refuses_and_goes_on_in_the_same_run(
     for device in &mut devices {
         comes("a pong", device.until_pong()).await;
     }
+    // They have failed for good, and nobody publishes to their rooms again.
+    let door = &cluster.doors[0].publisher_door();
+    let publish = |room| async move { door.try_publish(&format!("quiet-{room}"), &coupon("lost")).await };
+    join_all((0..32).map(publish)).await;
     cluster.servers.signal_all(Signal::CONT);
     for doors in &cluster.doors {
+        until("a node that is ready, though nobody publishes", async || {
+            (doors.ops_door().get("/readyz").await.status == 200).then_some(())
+        })
+        .await;
         until("a node that takes messages again", async || {
             let answer = doors.publisher_door().try_publish("r1", &coupon("back")).await?;
             (answer.status == 200).then_some(())

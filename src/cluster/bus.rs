@@ -221,7 +221,9 @@ fn nobody_at(inbox: &str, message: &Message) -> Option<BusHeard> {
 fn note(event: &Event) {
     match event {
         Event::Connected => info!("connected to the other nodes over NATS"),
-        Event::Disconnected | Event::Closed => warn!("no NATS server: the other nodes are not reached"),
+        Event::Disconnected => warn!("no NATS server: the other nodes are not reached"),
+        // A connection that another one has replaced.
+        Event::Closed => info!("a connection to NATS was closed"),
         Event::SlowConsumer(_) => warn!("messages of other nodes came too fast, and some were dropped"),
         Event::LameDuckMode | Event::Draining => info!(%event, "the NATS server leaves"),
         Event::ServerError(_) | Event::ClientError(_) => {

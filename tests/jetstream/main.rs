@@ -235,7 +235,12 @@ async fn a_stream_of_another_shape_stops_the_start() {
     let Some(servers) = NatsServers::with_streams(test, NatsSetting::ONE).await else { return };
     drop(node(&servers, &[]));
     let why = refused(config(&servers, &[("CLUSTER__REPLICAS", "3")]));
-    assert!(why.starts_with("the stream RC_LOG_0 can't be used: it has replicas 1, not 3"), "{why}");
+    assert!(
+        why.starts_with(
+            "the stream RC_LOG_0 can't be used: its num_replicas is 1, and cluster.replicas is 3"
+        ),
+        "{why}"
+    );
     let foreign = async_nats::jetstream::stream::Config {
         name: "XY_LOG_0".to_owned(),
         subjects: vec!["xy.>".to_owned()],

@@ -75,6 +75,10 @@ impl Holds {
         self.slots[slot.index()].is_troubled = false;
     }
 
+    pub(super) fn is_troubled(&self, slot: Slot) -> bool {
+        self.slots[slot.index()].is_troubled
+    }
+
     /// True if no slot has a trouble.
     pub(super) fn are_well(&self) -> bool {
         self.slots.iter().all(|hold| !hold.is_troubled)

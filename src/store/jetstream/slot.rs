@@ -219,14 +219,18 @@ impl SlotLog {
         self.go_on(now);
     }
 
-    /// Acts on all deadlines up to `now`.
-    pub(super) fn due(&mut self, now: Now) {
+    /// Acts on all deadlines up to `now`. True: an operation was given up that had its time and no answer.
+    pub(super) fn due(&mut self, now: Now) -> bool {
+        let mut is_silent = false;
         match &mut self.hold {
             Hold::Released => {}
             Hold::Claiming(claim) => {
                 let fails_requests = claim.requests_until.is_some_and(|until| until <= now.instant);
-                if claim.until <= now.instant && claim.op.take().is_some() && claim.claimed.is_none() {
-                    claim.patience = (2 * claim.patience).min(LOG_CLAIM_PATIENCE_MAX);
+                if claim.until <= now.instant && claim.op.take().is_some() {
+                    is_silent = true;
+                    if claim.claimed.is_none() {
+                        claim.patience = (2 * claim.patience).min(LOG_CLAIM_PATIENCE_MAX);
+                    }
                 }
                 if fails_requests {
                     claim.requests_until = None;
@@ -235,7 +239,8 @@ impl SlotLog {
             }
             Hold::Held(held) => {
                 if let Some(sent) = held.sent.as_ref().filter(|sent| sent.until() <= now.instant) {
-                    if sent.left_at.is_some() { self.fall(now) } else { self.give_up_unsent() }
+                    is_silent = sent.left_at.is_some();
+                    if is_silent { self.fall(now) } else { self.give_up_unsent() }
                 } else if held.purge_at.is_some_and(|at| at <= now.instant) {
                     let now_ms = self.clock.now(now).stamp.store_ms;
                     let looked_at = held.image.purge(now_ms, STORE_PURGE_ROWS_MAX);
@@ -246,8 +251,9 @@ impl SlotLog {
                 }
             }
         }
-        self.give_up_fetches(now);
+        is_silent |= self.give_up_fetches(now);
         self.go_on(now);
+        is_silent
     }
 
     /// True if an answer to the operation matters.

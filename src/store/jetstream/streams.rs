@@ -37,9 +37,7 @@ pub(super) struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum StreamsError {
     /// A stream of the name has another shape, or belongs to something else.
-    #[error(
-        "the stream {stream} can't be used: {difference}; remove it if its messages may go, or change cluster.name"
-    )]
+    #[error("the stream {stream} can't be used: {difference}; or give this cluster another cluster.name")]
     Shape {
         /// The stream.
         stream: String,
@@ -47,7 +45,10 @@ pub enum StreamsError {
         difference: String,
     },
     /// JetStream made no stream.
-    #[error("the stream {stream} can't be made with {replicas} copies: {why}")]
+    #[error(
+        "the stream {stream} can't be made with {replicas} copies (cluster.replicas): {why}; JetStream needs as many \
+         servers in one cluster, and max_file_store of 8.5 GiB or more on each"
+    )]
     NotMade {
         /// The stream.
         stream: String,
@@ -207,7 +208,9 @@ fn checked(config: &Config, wanted: &Config) -> Result<Identity, String> {
         return Err("it has other subjects than the slots of its number".to_owned());
     }
     if config.num_replicas != wanted.num_replicas {
-        return has("replicas", config.num_replicas.to_string(), wanted.num_replicas.to_string());
+        let is = config.num_replicas;
+        let wanted = wanted.num_replicas;
+        return Err(format!("its num_replicas is {is}, and cluster.replicas is {wanted}: set that to {is}"));
     }
     if config.duplicate_window != wanted.duplicate_window {
         return has("duplicate_window", seconds(config.duplicate_window), seconds(wanted.duplicate_window));
@@ -262,7 +265,10 @@ mod tests {
             change(&mut config);
             checked(&config, &wanted).unwrap_err()
         };
-        assert_eq!(difference(&|it| it.num_replicas = 1), "it has replicas 1, not 3");
+        assert_eq!(
+            difference(&|it| it.num_replicas = 1),
+            "its num_replicas is 1, and cluster.replicas is 3: set that to 1"
+        );
         assert_eq!(
             difference(&|it| it.discard = DiscardPolicy::Old),
             "it discards old messages, not new ones"

@@ -32,6 +32,7 @@ use super::holds::Holds;
 use super::log::{HeardOp, LogClient};
 use super::open::{LogStartError, OpenLog, open};
 use super::ops::{LogHeard, LogOp, LogOpKind, OpId};
+use super::orders::LogOrder;
 use super::slot::{Claimant, SlotLog};
 use super::turns::AppendTurns;
 use super::way::{LogWay, WayToCluster};
@@ -245,7 +246,10 @@ impl LogShell {
     fn turn(&mut self, first: Option<HeardOp>, heard: &mut Receiver<HeardOp>, now: Now) -> bool {
         let rest = std::iter::from_fn(|| heard.try_recv().ok()).take(LOG_HEARD_MAX);
         for HeardOp { slot, id, heard } in first.into_iter().chain(rest) {
-            self.note_heard(slot, id, &heard, now);
+            // The answer to an operation that was given up comes late, and says nothing of the slot as it is now.
+            if self.machines[slot.index()].awaits(id) {
+                self.note_heard(slot, id, &heard, now);
+            }
             self.turns.end(slot, id);
             self.machines[slot.index()].hear(id, heard, now);
         }
@@ -255,20 +259,21 @@ impl LogShell {
             self.machines[order.slot().index()].order(&order, now);
         }
         let is_more = self.take_requests(now);
+        if now.instant >= self.sized_at {
+            self.sized_at = now.instant + LOG_SIZE_INTERVAL;
+            self.look_at_all(now);
+        }
         for slot in Slot::all() {
             let machine = &mut self.machines[slot.index()];
-            if machine.poll_deadline().is_some_and(|deadline| deadline <= now.instant) {
-                machine.due(now);
+            if machine.poll_deadline().is_some_and(|deadline| deadline <= now.instant) && machine.due(now) {
+                self.holds.troubled(slot);
+                self.health.failed("JetStream does not answer", now);
             }
             self.drain(slot, now);
         }
         self.send_appends(now);
         self.way.tell_late();
         self.desks.wake();
-        if now.instant >= self.sized_at {
-            self.sized_at = now.instant + LOG_SIZE_INTERVAL;
-            self.look_at_all(now);
-        }
         is_more
     }
 
@@ -355,8 +360,12 @@ impl LogShell {
         let held = self.holds.tally(0).held.max(1);
         let payload_bytes =
             LOG_NODE_PAYLOADS_BYTES_MAX / usize::try_from(held).expect("at most as many as slots");
-        for machine in &mut self.machines {
+        for (slot, machine) in Slot::all().zip(&mut self.machines) {
             machine.bound_payloads(payload_bytes);
+            // Nobody may publish to its rooms for hours, and a slot that is held again proves itself.
+            if self.holds.is_troubled(slot) {
+                machine.order(&LogOrder::Renew { slot }, now);
+            }
             let StoreHoldings { bytes, quarantined } = machine.holdings();
             holdings.bytes += bytes;
             holdings.quarantined += quarantined;

@@ -62,8 +62,9 @@ impl SlotLog {
         }
     }
 
-    /// Fails reads that the log left without an answer.
-    pub(super) fn give_up_fetches(&mut self, now: Now) {
+    /// Fails reads that the log left without an answer. True: there were some.
+    pub(super) fn give_up_fetches(&mut self, now: Now) -> bool {
+        let before = self.fetches.len();
         for fetch in std::mem::take(&mut self.fetches) {
             if fetch.op.is_some_and(|(_, until)| until <= now.instant) {
                 self.fail(fetch.held, StoreError::Failing);
@@ -71,6 +72,7 @@ impl SlotLog {
                 self.fetches.push_back(fetch);
             }
         }
+        self.fetches.len() < before
     }
 
     pub(super) fn plan_purge(&mut self, now: Now) {

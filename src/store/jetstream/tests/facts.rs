@@ -346,6 +346,26 @@ fn a_long_silence_fails_what_waits_after_a_second_and_all_else_at_once() {
 }
 
 #[test]
+fn an_operation_without_an_answer_is_told_and_its_late_answer_matters_no_more() {
+    let mut bench = Bench::held(u64::MAX);
+    bench.is_silent = true;
+    bench.append(append("a", 1, 1..=1, bench.now));
+    for what in ["the append", "the claim behind it"] {
+        let op = bench.unanswered();
+        assert!(bench.machine.awaits(op.id), "{what}");
+        let until = bench.machine.poll_deadline().unwrap();
+        bench.now = bench.now.later(until.saturating_duration_since(bench.now.instant));
+        assert!(bench.machine.due(bench.now), "{what}");
+        bench.settle();
+        assert!(!bench.machine.awaits(op.id), "{what}");
+    }
+    bench.wait(LOG_APPEND_PATIENCE);
+    bench.is_silent = false;
+    bench.wait(LOG_CLAIM_PATIENCE_MAX);
+    assert!(!bench.machine.due(bench.now), "it is held, and nothing is under way");
+}
+
+#[test]
 fn a_record_without_its_turn_fails_alone_and_the_slot_stays() {
     let mut bench = Bench::held(u64::MAX);
     let now = bench.now;
