@@ -4,7 +4,7 @@
 //! a [`QuotaHolder`]; the divider has a [`QuotaDivider`]. Pure, both.
 //!
 //! 1. Each holder reports its demand twice a second: a [`QuotaReport`]. The divider answers each report with a share.
-//! 2. Once a second the divider divides anew ([`division::divide`]). Nodes with a smaller share hear so first. They
+//! 2. Once a second the divider divides anew (`division::divide`). Nodes with a smaller share hear so first. They
 //!    report at once, and then the others hear of their larger shares.
 //! 3. A share ends [`QUOTA_SHARE_AGE_MAX`] after the sending of the report that it answers. A holder without a share
 //!    keeps to limit ÷ known nodes.
