@@ -14,7 +14,7 @@ use crate::scenario::units::Span;
 const NAME: &str = "{name}";
 /// Most letters of a name: as many as a host name has.
 const NAME_LETTERS_MAX: usize = 253;
-/// What a name holds besides ASCII letters and digits. The shell reads none of these as its own.
+/// Signs allowed in a name, besides ASCII letters and digits. To the shell they are plain text.
 const NAME_SIGNS: &str = "-._:@";
 
 /// Action -> command for the shell, by the kind of the target.

@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -224,7 +224,7 @@ fn view(
         response.headers_mut().insert("sec-websocket-protocol", chosen);
         Ok::<_, ErrorResponse>(response)
     });
-    let Ok(mut socket) = upgraded else { return };
+    let Ok(socket) = upgraded else { return };
     let Ok(reading) = socket.get_ref().try_clone() else { return };
     let (frames, receiver) = channel();
     state.lock().upgrades[place.number] += 1;
@@ -234,6 +234,11 @@ fn view(
     join(&mut state.lock(), &name, parameter(&target, "cursor"), member, misdeed);
     let for_reader = Arc::clone(state);
     std::thread::spawn(move || listen(reading, &for_reader, is_proto));
+    send_frames(socket, &receiver, is_proto);
+}
+
+/// Sends a device its frames, up to the end of its connection.
+fn send_frames(mut socket: WebSocket<TcpStream>, receiver: &Receiver<Frame>, is_proto: bool) {
     while let Ok(frame) = receiver.recv() {
         let frame = match frame {
             Frame::Bytes(frame) => frame,
