@@ -20,8 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream;
 use async_nats::jetstream::stream::Config;
+use async_nats::{HeaderMap, jetstream};
 use support::{Answer, Node, cpu, percentile, pin_the_load, print};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -62,28 +62,35 @@ fn main() {
         restart();
     }
     if runs("jetstream") && std::env::var_os("BENCH_NATS").is_some() {
-        for publishers in [1, 64, 1024] {
-            jetstream(publishers);
+        for (publishers, are_records) in [(1, true), (64, true), (1024, true), (64, false)] {
+            jetstream(publishers, are_records);
         }
     }
 }
 
 /// Appends without the node: as many at once as publishers, each to a subject of its own, in as many streams as the
-/// log has. A record of one message has about this size.
-fn jetstream(publishers: usize) {
+/// log has. A record of one message has about this size. `are_records`: with what the log asks of each append, its
+/// number, its life and the sequence before.
+fn jetstream(publishers: usize, are_records: bool) {
     const STREAMS: usize = roomcast_core::limits::LOG_STREAMS;
     const RECORD_BYTES: usize = 400;
     let servers = std::env::var("BENCH_NATS").expect("asked before");
     let servers: Vec<String> = serde_json::from_str(&servers).expect("a list of URLs");
     let copies = std::env::var("BENCH_NATS_COPIES").map_or(1, |text| text.parse().expect("a number"));
-    let name = format!("yard-{}-{publishers}", std::process::id());
+    let name = format!("yard-{}-{publishers}-{are_records}", std::process::id());
     runtime().block_on(async {
         let client = Box::pin(async_nats::connect(servers)).await.expect("the servers answer");
         let context = jetstream::new(client);
         for stream in 0..STREAMS {
             let subjects = vec![format!("{name}.{stream}.*")];
-            let config =
-                Config { name: format!("{name}-{stream}"), subjects, num_replicas: copies, ..Config::default() };
+            let config = Config {
+                name: format!("{name}-{stream}"),
+                subjects,
+                num_replicas: copies,
+                allow_direct: true,
+                allow_message_ttl: true,
+                ..Config::default()
+            };
             Box::pin(context.create_stream(config)).await.expect("the stream is made");
         }
         let until = roomcast::clock::now().instant + REPETITION;
@@ -92,13 +99,21 @@ fn jetstream(publishers: usize) {
             let subject = format!("{name}.{}.{publisher}", publisher % STREAMS);
             async move {
                 let mut latencies = Vec::new();
+                let mut last = 0;
                 loop {
                     let began = roomcast::clock::now().instant;
                     if began >= until {
                         return latencies;
                     }
-                    let sent = context.publish(subject.clone(), vec![7; RECORD_BYTES].into()).await;
-                    sent.expect("it is sent").await.expect("it is stored");
+                    let mut headers = HeaderMap::new();
+                    if are_records {
+                        headers.insert("Nats-Expected-Last-Subject-Sequence", last.to_string());
+                        headers.insert("Nats-Msg-Id", format!("{publisher}:{last}"));
+                        headers.insert("Nats-TTL", "61s");
+                    }
+                    let body = vec![7; RECORD_BYTES].into();
+                    let sent = context.publish_with_headers(subject.clone(), headers, body).await;
+                    last = sent.expect("it is sent").await.expect("it is stored").sequence;
                     latencies.push(roomcast::clock::now().instant - began);
                 }
             }
@@ -109,7 +124,8 @@ fn jetstream(publishers: usize) {
         }
         latencies.sort_unstable();
         print(&format!(
-            "jetstream: {publishers} × {RECORD_BYTES} bytes without the node: {:.0}/s, p50 {:.2?}, p99 {:.2?}",
+            "jetstream: {publishers} × {RECORD_BYTES} bytes {} without the node: {:.0}/s, p50 {:.2?}, p99 {:.2?}",
+            if are_records { "as records" } else { "alone" },
             latencies.len() as f64 / REPETITION.as_secs_f64(),
             percentile(&latencies, 500),
             percentile(&latencies, 990),

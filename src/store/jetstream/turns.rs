@@ -1,8 +1,9 @@
-//! The turns of appends: each stream has a bounded number of them under way, and the others wait in line. Pure.
+//! The turns of appends: those of a stream leave together, a bounded number at a time, and the next ones leave once
+//! all of them are answered or given up. Pure.
 //!
-//! A server syncs the appends of a stream one after another. Were all slots of a stream to append at once, a slow
-//! disk would answer the last of them behind the patience of its slot. The slot would claim again, and so would
-//! the others, which makes the disk's work more.
+//! The servers agree on what comes together in one round, and sync it once. Were all slots of a stream to append at
+//! once, a slow disk would answer the last of them behind the patience of its slot. The slot would claim again, and
+//! so would the others, which makes the disk's work more.
 
 use std::collections::VecDeque;
 
@@ -21,6 +22,8 @@ pub(super) struct AppendTurns {
 #[derive(Debug, Default)]
 struct StreamTurns {
     under_way: Vec<(Slot, OpId)>,
+    /// Appends in line that leave with those under way.
+    leaving: usize,
     waiting: VecDeque<LogOp>,
 }
 
@@ -40,9 +43,10 @@ impl AppendTurns {
         self.streams.iter_mut().find_map(|stream| {
             stream.waiting.retain(|op| is_awaited(op.slot, op.id));
             stream.under_way.retain(|(slot, id)| is_awaited(*slot, *id));
-            if stream.under_way.len() >= LOG_STREAM_APPENDS_MAX {
-                return None;
+            if stream.under_way.is_empty() {
+                stream.leaving = stream.waiting.len().min(LOG_STREAM_APPENDS_MAX);
             }
+            stream.leaving = stream.leaving.checked_sub(1)?;
             let op = stream.waiting.pop_front()?;
             stream.under_way.push((op.slot, op.id));
             Some(op)
@@ -71,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_has_so_many_appends_under_way_and_the_others_follow_in_order() {
+    fn the_appends_of_a_stream_leave_together_and_the_others_follow_in_order() {
         let mut turns = AppendTurns::default();
         let slots: Vec<u8> = (0..16).map(|n| n * 8).collect();
         slots.iter().for_each(|slot| turns.wait(op(*slot, u64::from(*slot))));
@@ -79,11 +83,15 @@ mod tests {
         let mut given_up = BTreeSet::new();
         let (first, rest) = slots.split_at(LOG_STREAM_APPENDS_MAX);
         assert_eq!(leave(&mut turns, &given_up), [first, &[1]].concat(), "each stream has its own line");
-        turns.end(Slot(8), OpId(8));
-        assert_eq!(leave(&mut turns, &given_up), rest[..1]);
-        // A given up append makes room, and leaves no more.
-        given_up.extend([16_u64, u64::from(rest[1])]);
-        assert_eq!(leave(&mut turns, &given_up), rest[2..3]);
+        turns.end(Slot(1), OpId(1));
+        let (last, others) = first.split_last().expect("some left");
+        for slot in others {
+            turns.end(Slot(*slot), OpId(u64::from(*slot)));
+            assert!(leave(&mut turns, &given_up).is_empty(), "one is under way");
+        }
+        // A given up append is under way no more, and leaves no more.
+        given_up.extend([u64::from(*last), u64::from(rest[1])]);
+        assert_eq!(leave(&mut turns, &given_up), [&rest[..1], &rest[2..]].concat());
         assert!(leave(&mut turns, &given_up).is_empty());
     }
 }
