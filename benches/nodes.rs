@@ -28,7 +28,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread::park_timeout;
+use std::thread::{self, park_timeout};
 use std::time::{Duration, Instant};
 
 use roomcast::shard::lane;
@@ -88,15 +88,21 @@ fn server() -> NatsServers {
 
 /// Nodes of a cluster on this server, each on its core, once all slots have homes.
 fn nodes<const N: usize>(server: &NatsServers, names: [(&str, Option<&str>); N]) -> [Node; N] {
-    let started = names.map(|(name, core)| {
-        let variables = [
-            ("ROOMCAST__CLUSTER__NATS", server.toml()),
-            ("ROOMCAST__CLUSTER__NODE", name.to_owned()),
-            ("ROOMCAST__CLUSTER__REPLICAS", "1".to_owned()),
-        ];
-        let variables: Vec<(&str, &str)> =
-            variables.iter().map(|(key, value)| (*key, value.as_str())).collect();
-        Node::start_pinned("127.0.0.1:0", core, &["--shards", "1"], &variables)
+    // All at once: the first one would claim all slots.
+    let started = thread::scope(|scope| {
+        let starting = names.map(|(name, core)| {
+            scope.spawn(move || {
+                let variables = [
+                    ("ROOMCAST__CLUSTER__NATS", server.toml()),
+                    ("ROOMCAST__CLUSTER__NODE", name.to_owned()),
+                    ("ROOMCAST__CLUSTER__REPLICAS", "1".to_owned()),
+                ];
+                let variables: Vec<(&str, &str)> =
+                    variables.iter().map(|(key, value)| (*key, value.as_str())).collect();
+                Node::start_pinned("127.0.0.1:0", core, &["--shards", "1"], &variables)
+            })
+        });
+        starting.map(|node| node.join().expect("it prints its panic"))
     });
     for node in &started {
         until("the node is ready", || get(node.ops_door, "/readyz").is_some_and(|answer| answer.code == 200));
@@ -430,12 +436,13 @@ fn cold() {
     let child = load.start();
     let members = || nodes.iter().map(|node| metric(node, "roomcast_members")).sum::<f64>();
     until("the devices have joined", || members() >= devices as f64);
-    // Devices ask for routes before they join.
+    // Devices ask for routes before they join, and leave at the end.
     let before = fan_out_entries(&nodes);
     let batches_before = batches(&nodes);
-    judge(child);
+    park_timeout(Duration::from_secs(load_seconds() - 5));
     let entries = fan_out_entries(&nodes) - before;
     let cut = batches(&nodes) - batches_before;
+    judge(child);
     print(&format!(
         "cold: {devices} rooms of one routed device: {entries} entries on links for {cut} batches: {:.4} for each, \
          target 0",
