@@ -668,6 +668,9 @@ pub const LOG_CLAIM_PATIENCE_MAX: Duration = Duration::from_secs(4);
 pub const LOG_READ_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause before a failed claim, or a read that ended early, is tried again.
 pub const LOG_RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// Pause before a slot is claimed again whose log has entries of a later version: each claim ends the right of the
+/// present home.
+pub const LOG_NEWER_PAUSE: Duration = Duration::from_secs(60);
 /// Interval at which acknowledged appends are told as proofs. Above: told with the next append.
 pub const LOG_PROVEN_INTERVAL: Duration = Duration::from_millis(500);
 /// Bytes of payloads that a slot keeps in memory. Above: the oldest go, and loads and pages read them from the

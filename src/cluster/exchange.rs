@@ -125,8 +125,9 @@ impl Exchange {
         }
     }
 
-    /// Begins a link to a node. `incarnation` is that of the other node. A second meeting changes nothing.
-    pub(crate) fn meet(&mut self, node: NodeKey, incarnation: u64, now: Now) {
+    /// Begins a link to a node. `incarnation` is that of the other node, `version` that of the words with it. A second
+    /// meeting changes nothing.
+    pub(crate) fn meet(&mut self, node: NodeKey, incarnation: u64, version: u8, now: Now) {
         self.now = Some(now.instant);
         if self.peers.contains_key(&node) || self.nodes.contains_key(&incarnation) {
             return;
@@ -135,7 +136,7 @@ impl Exchange {
         let former = former.and_then(|at| self.parted.remove(at));
         // The other end may hold the former link. A number above its generation tells of a reset.
         let generation = former.map_or(self.first_generation, |parted| parted.generation.saturating_add(1));
-        let ends = LinkEnds { own: self.plan.incarnation, peer: incarnation };
+        let ends = LinkEnds { own: self.plan.incarnation, peer: incarnation, version };
         self.peers.insert(node, Peer::new(node, ends, generation, now.instant));
         self.nodes.insert(incarnation, node);
     }

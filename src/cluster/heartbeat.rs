@@ -47,7 +47,7 @@ pub(super) fn encode_beat(beat: &Heartbeat) -> Bytes {
         node: node.as_str().to_owned(),
         incarnation: *incarnation,
         number: *number,
-        version: *version,
+        version: u32::from(*version),
         region: load.region.clone(),
         viewer_url: load.viewer_url.clone(),
         shards: load.shards,
@@ -97,7 +97,7 @@ pub(super) fn decode_beat(sender: &str, bytes: &[u8]) -> Result<Heartbeat, Unrea
         node: name(&beat.node)?,
         incarnation: beat.incarnation,
         number: beat.number,
-        version: beat.version,
+        version: u8::try_from(beat.version).map_err(|_| Unreadable("a number is out of bounds"))?,
         load: NodeLoad {
             region: beat.region,
             viewer_url: beat.viewer_url,

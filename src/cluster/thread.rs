@@ -393,6 +393,7 @@ impl ClusterShell {
         if self.slots.move_right(since_boot + right) {
             self.ways.iter().for_each(|way| (way.wake)());
         }
+        self.log.write_version(self.tenure.view.version());
         self.tenure.order(|order| self.log.order(order));
         let is_more = self.exchange.turn(now);
         self.send_links();
@@ -454,10 +455,10 @@ impl ClusterShell {
         let mut is_changed = false;
         while let Some(word) = self.tenure.poll_word() {
             match word {
-                ViewWord::Met { node, incarnation } => {
+                ViewWord::Met { node, incarnation, version } => {
                     let name = self.tenure.view.name_of(node).map(NodeName::as_str);
                     info!(node = name, key = node.0, "another node lives");
-                    self.exchange.meet(node, incarnation, now);
+                    self.exchange.meet(node, incarnation, version, now);
                     self.show_at = now.instant;
                 }
                 ViewWord::Parted { node } => {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use self::incoming::{PastBound, TakingHalf};
-pub use self::message::{BadMessage, LINK_VERSION, LinkEnds, LinkMessage};
+pub use self::message::{BadMessage, LinkEnds, LinkMessage};
 use self::outgoing::{Pushed, Ready, SendingHalf};
 use self::round_trip::RoundTrip;
 use crate::limits::{LINK_ACK_AGE_MAX, LINK_KEPT_AGE_MAX};
@@ -202,6 +202,7 @@ impl<T> Link<T> {
         };
         let Ready { seq, kept_before, sort, shape, entries, bytes } = ready;
         let message = LinkMessage {
+            version: self.ends.version,
             from: self.ends.own,
             to: self.ends.peer,
             generation: self.generation,

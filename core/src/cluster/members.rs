@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::node::{HeardNode, Heartbeat, NODE_VERSION, NodeLoad, NodeName};
+use super::node::{HeardNode, Heartbeat, NODE_VERSION, NodeLoad, NodeName, spoken};
 use super::{NodeKey, Slot, rendezvous};
 use crate::limits::{
     BEATS_WAITING_MAX, ECHO_AGE_MAX, NODE_KNOWN_AGE, NODE_SILENCE_MAX, NODES_MAX, PROBE_INTERVAL,
@@ -31,7 +31,7 @@ pub struct OwnNode {
 /// A word about membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum MemberWord {
-    Met { node: NodeKey, incarnation: u64 },
+    Met { node: NodeKey, incarnation: u64, version: u8 },
     Parted { node: NodeKey },
     Probe { name: NodeName, number: u64 },
     Reconnect,
@@ -50,7 +50,8 @@ pub struct Peer {
     /// False once this node counts the other one as dead, or has heard its goodbye.
     pub is_alive: bool,
     incarnation: u64,
-    version: u32,
+    /// The newest version that it speaks.
+    pub(super) version: u8,
     /// The number of the last heartbeat.
     number: u64,
     is_deaf: bool,
@@ -214,9 +215,11 @@ impl Members {
         peer.is_alive = !beat.is_leaving;
         peer.has_left = beat.is_leaving;
         let node = peer.key;
-        // A node of another version is a member, but there is no link to it.
-        if peer.is_alive && !was_alive && peer.version == NODE_VERSION {
-            self.words.push_back(MemberWord::Met { node, incarnation: beat.incarnation });
+        if peer.is_alive
+            && !was_alive
+            && let Some(version) = spoken(NODE_VERSION, peer.version)
+        {
+            self.words.push_back(MemberWord::Met { node, incarnation: beat.incarnation, version });
         } else if was_alive && beat.is_leaving {
             self.words.push_back(MemberWord::Parted { node });
         }

@@ -7,8 +7,19 @@ use std::time::Duration;
 use super::{Slot, Term};
 use crate::limits::NODE_NAME_MAX;
 
-/// The version of the words between nodes. Nodes of another version count as members, but get no link.
-pub const NODE_VERSION: u32 = 1;
+/// The newest version of the words between nodes, and of entries in the log, that this build speaks. It speaks the
+/// version before as well, so that the nodes of a cluster can be replaced one after the other.
+pub const NODE_VERSION: u8 = if cfg!(feature = "next-version") { 2 } else { 1 };
+
+/// The oldest version that this build speaks.
+pub const NODE_VERSION_OLDEST: u8 = if NODE_VERSION == 1 { 1 } else { NODE_VERSION - 1 };
+
+/// The version that two nodes speak with one another: the older one of both. `None`: they are further apart than one.
+/// Then each counts the other one as a member, and there is no link.
+#[must_use]
+pub fn spoken(own: u8, other: u8) -> Option<u8> {
+    (own.abs_diff(other) <= 1).then_some(own.min(other)).filter(|version| *version > 0)
+}
 
 /// The name of a node, unique in its cluster: 1 to [`NODE_NAME_MAX`] letters, digits, `-` and `_`. Such a name is
 /// one word of a NATS subject.
@@ -47,7 +58,7 @@ pub struct Heartbeat {
     /// The number of the heartbeat in its life, from 1.
     pub number: u64,
     /// The version of the node's words.
-    pub version: u32,
+    pub version: u8,
     /// The facts that routes and placement need.
     pub load: NodeLoad,
     /// The node takes no further slots and devices.

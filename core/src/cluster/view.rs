@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::members::{MemberWord, Members, OwnNode, Peer};
-use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NodeLoad, NodeName};
+use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NODE_VERSION_OLDEST, NodeLoad, NodeName};
 use super::{NodeKey, SLOTS, Slot, SlotHome, SlotStanding, Term};
 use crate::limits::{
     BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX, LOOK_AGE_MAX,
@@ -31,6 +31,8 @@ pub enum ViewWord {
         node: NodeKey,
         /// Its life.
         incarnation: u64,
+        /// The version of the words with it.
+        version: u8,
     },
     /// A node is dead, or has said goodbye. Said once no slot stands with the node.
     Parted {
@@ -362,6 +364,13 @@ impl View {
         self.members.peers()
     }
 
+    /// The newest version that every other node speaks which may order a slot before long, or the oldest one of this
+    /// node: for words to all of them, and for entries in the log.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        self.peers().map(|(_, peer)| peer.version).fold(NODE_VERSION, u8::min).max(NODE_VERSION_OLDEST)
+    }
+
     /// The name of a node.
     #[must_use]
     pub fn name_of(&self, node: NodeKey) -> Option<&NodeName> {
@@ -434,7 +443,9 @@ impl View {
     fn take_members(&mut self, now: Instant) {
         while let Some(word) = self.members.poll_word() {
             let word = match word {
-                MemberWord::Met { node, incarnation } => ViewWord::Met { node, incarnation },
+                MemberWord::Met { node, incarnation, version } => {
+                    ViewWord::Met { node, incarnation, version }
+                }
                 MemberWord::Parted { node } => {
                     // Parted behind the slots: nobody must find a home that has no link.
                     let outlook = self.outlook(now);

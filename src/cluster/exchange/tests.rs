@@ -148,7 +148,7 @@ impl World {
     }
 
     fn meet(&mut self, side: usize) {
-        self.sides[side].exchange.meet(OTHER[side], 100 + (1 - side) as u64, self.now);
+        self.sides[side].exchange.meet(OTHER[side], 100 + (1 - side) as u64, 1, self.now);
     }
 
     /// A shard of a side says a word in a room.
@@ -472,7 +472,7 @@ fn words_of_many_rooms_keep_their_order_and_each_call_has_one_answer() {
 fn another_version_closes_the_link_once() {
     let mut side = side(0);
     let now = crate::clock::now();
-    side.exchange.meet(OTHER[0], 101, now);
+    side.exchange.meet(OTHER[0], 101, 1, now);
     let mut message = vec![9, 0];
     message.extend(101_u64.to_be_bytes());
     message.extend(100_u64.to_be_bytes());
@@ -508,7 +508,7 @@ fn a_batch_to_a_node_that_has_gone_lapses_at_once() {
     let room = RoomName::parse("room-1").unwrap();
     let way = Arc::clone(&side.ways[directory::home(&room, KEYS[0], SHARDS)].way);
     let say = |word| way.out.push(ToNode { node: OTHER[0], word }).unwrap();
-    side.exchange.meet(OTHER[0], 101, now);
+    side.exchange.meet(OTHER[0], 101, 1, now);
     side.exchange.part(OTHER[0], now);
     say(batch_word(&room, 1, now));
     side.exchange.turn(now);
@@ -524,7 +524,7 @@ fn a_batch_to_a_node_that_has_gone_lapses_at_once() {
 /// Two sides that have met.
 fn met(mut sides: [Side; 2], now: Now) -> [Side; 2] {
     sides.iter_mut().zip(OTHER).enumerate().for_each(|(index, (side, node))| {
-        side.exchange.meet(node, 101 - index as u64, now);
+        side.exchange.meet(node, 101 - index as u64, 1, now);
     });
     sides
 }

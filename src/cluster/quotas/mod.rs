@@ -116,12 +116,12 @@ impl QuotaDesk {
             };
             if let Some((to, report)) = self.holder.poll_report(divider, now) {
                 if to != self.own {
-                    return Some((to, encode_report(&report)));
+                    return Some((to, encode_report(&report, view.version())));
                 }
                 self.take(&QuotaWord::Report(report), now);
             } else if let Some(shares) = self.divider.poll_shares() {
                 if shares.node != self.own {
-                    return Some((shares.node.clone(), encode_shares(&shares)));
+                    return Some((shares.node.clone(), encode_shares(&shares, view.version())));
                 }
                 self.take(&QuotaWord::Shares(shares), now);
             } else {

@@ -5,9 +5,9 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::cluster::heartbeat::{Unreadable, name, term};
+use roomcast_core::cluster::node::{NODE_VERSION, spoken};
 use roomcast_core::cluster::quota::{
-    QUOTA_VERSION, QuotaDemand, QuotaId, QuotaLine, QuotaMark, QuotaRate, QuotaReport, QuotaShare,
-    QuotaShares,
+    QuotaDemand, QuotaId, QuotaLine, QuotaMark, QuotaRate, QuotaReport, QuotaShare, QuotaShares,
 };
 use roomcast_core::limits::{QUOTA_BYTES_MAX, QUOTA_LINES_MAX};
 use roomcast_core::node_proto as pb;
@@ -21,8 +21,8 @@ pub(super) enum QuotaWord {
     Shares(QuotaShares),
 }
 
-/// The bytes of a report.
-pub(super) fn encode_report(report: &QuotaReport) -> Bytes {
+/// The bytes of a report, in a version of words between nodes.
+pub(super) fn encode_report(report: &QuotaReport, version: u8) -> Bytes {
     let QuotaReport { node, incarnation, sent_us, lines } = report;
     let lines = lines.iter().map(|line| pb::QuotaLine {
         quota: line.quota.0,
@@ -32,16 +32,19 @@ pub(super) fn encode_report(report: &QuotaReport) -> Bytes {
         rate: line.rate.permille(),
         taken: line.taken.map(mark_message),
     });
-    encode(pb::quota_word::Word::Report(pb::QuotaReport {
-        node: node.as_str().to_owned(),
-        incarnation: *incarnation,
-        sent_us: *sent_us,
-        lines: lines.collect(),
-    }))
+    encode(
+        version,
+        pb::quota_word::Word::Report(pb::QuotaReport {
+            node: node.as_str().to_owned(),
+            incarnation: *incarnation,
+            sent_us: *sent_us,
+            lines: lines.collect(),
+        }),
+    )
 }
 
-/// The bytes of shares.
-pub(super) fn encode_shares(shares: &QuotaShares) -> Bytes {
+/// The bytes of shares, in a version of words between nodes.
+pub(super) fn encode_shares(shares: &QuotaShares, version: u8) -> Bytes {
     let QuotaShares { node, incarnation, shares } = shares;
     let shares = shares.iter().map(|share| pb::QuotaShare {
         quota: share.quota.0,
@@ -49,27 +52,31 @@ pub(super) fn encode_shares(shares: &QuotaShares) -> Bytes {
         sent_us: share.sent_us,
         rate: share.rate.permille(),
     });
-    encode(pb::quota_word::Word::Shares(pb::QuotaShares {
-        node: node.as_str().to_owned(),
-        incarnation: *incarnation,
-        shares: shares.collect(),
-    }))
+    encode(
+        version,
+        pb::quota_word::Word::Shares(pb::QuotaShares {
+            node: node.as_str().to_owned(),
+            incarnation: *incarnation,
+            shares: shares.collect(),
+        }),
+    )
 }
 
-fn encode(word: pb::quota_word::Word) -> Bytes {
-    pb::QuotaWord { version: QUOTA_VERSION, word: Some(word) }.encode_to_vec().into()
+fn encode(version: u8, word: pb::quota_word::Word) -> Bytes {
+    pb::QuotaWord { version: version.into(), word: Some(word) }.encode_to_vec().into()
 }
 
 /// Reads a word.
 ///
 /// # Errors
-/// [`Unreadable`]: the bytes are no word of this version.
+/// [`Unreadable`]: the bytes are no word, or of a version that this node does not speak.
 pub(super) fn decode(bytes: &[u8]) -> Result<QuotaWord, Unreadable> {
     if bytes.len() > QUOTA_BYTES_MAX {
         return Err(Unreadable("too long"));
     }
     let word = pb::QuotaWord::decode(bytes).map_err(|_| Unreadable("not protobuf"))?;
-    if word.version != QUOTA_VERSION {
+    let version = u8::try_from(word.version).unwrap_or(u8::MAX);
+    if spoken(NODE_VERSION, version) != Some(version) {
         return Err(Unreadable("another version"));
     }
     Ok(match word.word.ok_or(Unreadable("empty"))? {
@@ -178,13 +185,16 @@ mod tests {
 
     #[test]
     fn the_longest_words_fit_and_come_back() {
-        let report = encode_report(&full_report());
+        let report = encode_report(&full_report(), NODE_VERSION);
         assert!(report.len() <= QUOTA_BYTES_MAX, "{}", report.len());
         assert_eq!(decode(&report), Ok(QuotaWord::Report(full_report())));
-        assert_eq!(decode(&encode_shares(&full_shares())), Ok(QuotaWord::Shares(full_shares())));
+        assert_eq!(
+            decode(&encode_shares(&full_shares(), NODE_VERSION)),
+            Ok(QuotaWord::Shares(full_shares()))
+        );
         let first =
             QuotaReport { lines: vec![QuotaLine { taken: None, ..full_report().lines[0] }], ..full_report() };
-        assert_eq!(decode(&encode_report(&first)), Ok(QuotaWord::Report(first)));
+        assert_eq!(decode(&encode_report(&first, NODE_VERSION)), Ok(QuotaWord::Report(first)));
     }
 
     #[test]
@@ -192,17 +202,17 @@ mod tests {
         let of = |version, word| decode(&pb::QuotaWord { version, word }.encode_to_vec());
         let spoilt = |spoil: fn(&mut pb::QuotaReport)| {
             let Ok(pb::QuotaWord { word: Some(pb::quota_word::Word::Report(mut report)), .. }) =
-                pb::QuotaWord::decode(encode_report(&full_report()))
+                pb::QuotaWord::decode(encode_report(&full_report(), NODE_VERSION))
             else {
                 panic!("it is a report")
             };
             spoil(&mut report);
-            of(QUOTA_VERSION, Some(pb::quota_word::Word::Report(report)))
+            of(NODE_VERSION.into(), Some(pb::quota_word::Word::Report(report)))
         };
         assert!(spoilt(|_| ()).is_ok());
         for (mistake, read) in [
-            ("another version", of(QUOTA_VERSION + 1, None)),
-            ("empty", of(QUOTA_VERSION, None)),
+            ("another version", of(u32::from(NODE_VERSION) + 1, None)),
+            ("empty", of(NODE_VERSION.into(), None)),
             ("too long", decode(&[0; QUOTA_BYTES_MAX + 1])),
             ("no name", spoilt(|report| report.node = "a.b".to_owned())),
             ("a time past all times", spoilt(|report| report.sent_us = u64::MAX)),
@@ -216,13 +226,13 @@ mod tests {
         }
         let share = pb::QuotaShare { mark: None, ..pb::QuotaShare::default() };
         let shares = pb::QuotaShares { node: "a".to_owned(), incarnation: 1, shares: vec![share] };
-        assert!(of(QUOTA_VERSION, Some(pb::quota_word::Word::Shares(shares))).is_err(), "no mark");
+        assert!(of(NODE_VERSION.into(), Some(pb::quota_word::Word::Shares(shares))).is_err(), "no mark");
     }
 
     #[test]
     fn strange_bytes_are_no_word_and_no_panic() {
         let mut rng = fastrand::Rng::with_seed(16);
-        let good = encode_report(&full_report());
+        let good = encode_report(&full_report(), NODE_VERSION);
         for _ in 0..2000 {
             let mut bytes = good[..rng.usize(0..good.len())].to_vec();
             for _ in 0..rng.usize(0..4) {

@@ -42,6 +42,8 @@ pub(super) struct Replay {
     pub(super) own: u64,
     /// Damaged entries.
     pub(super) damaged: u64,
+    /// Some entry is of a later version of roomcast. Without it the rooms of the slot would be wrong.
+    pub(super) is_newer: bool,
     /// Entries of a term below a claim before them.
     pub(super) out_of_term: u64,
     /// The term under which the rooms of this node know their streams. `None`: no rooms.
@@ -60,6 +62,7 @@ impl Replay {
             next: 1,
             own: 0,
             damaged: 0,
+            is_newer: false,
             out_of_term: 0,
             former,
             fenced: None,
@@ -78,6 +81,7 @@ impl Replay {
         }
         self.next = entry.sequence.saturating_add(1);
         let Some(record) = LogRecord::parse(slot, &entry.entry) else {
+            self.is_newer |= LogRecord::is_newer(slot, &entry.entry);
             self.damaged += 1;
             return;
         };

@@ -5,7 +5,7 @@
 //! | at | bytes | content |
 //! |---|---|---|
 //! | 0 | 8 | checksum: xxh3-64 over the number of the slot, then over all further bytes |
-//! | 8 | 1 | format: 1 |
+//! | 8 | 1 | format: the version of the words between nodes that all nodes spoke, at present 1 |
 //! | 9 | 1 | kind: 1 rows, 2 claim, 3 renewal, 4 removal, 5 head rows |
 //! | 10 | 8 + 8 | term: generation, sequence (of a claim: 0, since the log gives it) |
 //! | 26 | 8 | number in the term, rising; of a claim: the number of the claim |
@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use roomcast_core::cluster::node::NODE_VERSION;
 use roomcast_core::cluster::{Slot, Term};
 use roomcast_core::limits::TTL_MAX;
 use roomcast_core::room::id::{Epoch, RoomName};
@@ -32,7 +33,6 @@ use roomcast_core::room::message::Message;
 
 use crate::store::row::{self, Marks};
 
-const FORMAT: u8 = 1;
 /// Bytes before the content.
 pub(super) const HEAD_BYTES: usize = 34;
 /// Generations are counted one by one, so a larger one was never given.
@@ -109,9 +109,9 @@ impl LogRecord {
         }
     }
 
-    /// The entry as bytes.
-    pub(super) fn encode(&self, slot: Slot) -> Bytes {
-        let mut bytes = vec![FORMAT, self.content.kind()];
+    /// The entry as bytes, in this format.
+    pub(super) fn encode(&self, slot: Slot, format: u8) -> Bytes {
+        let mut bytes = vec![format, self.content.kind()];
         for number in [self.term.generation, self.term.sequence, self.number] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -136,14 +136,21 @@ impl LogRecord {
         row::sealed(&[slot.0], &bytes).into()
     }
 
-    /// Reads an entry of the slot's log. `None` for a damaged entry, or the entry of another slot.
+    /// True for an entry of the slot in a format after this build's.
+    pub(super) fn is_newer(slot: Slot, entry: &[u8]) -> bool {
+        let format = row::unsealed(&[slot.0], entry).and_then(|rest| rest.first().copied());
+        format.is_some_and(|format| format > NODE_VERSION)
+    }
+
+    /// Reads an entry of the slot's log. `None` for a damaged entry, the entry of another slot, or a newer one.
     pub(super) fn parse(slot: Slot, entry: &[u8]) -> Option<Self> {
         let mut rest = row::unsealed(&[slot.0], entry)?;
         let [format, kind] = row::take(&mut rest)?;
         let generation = row::take_u64(&mut rest).filter(|generation| *generation <= GENERATION_MAX)?;
         let term = Term { generation, sequence: row::take_u64(&mut rest)? };
         let number = row::take_u64(&mut rest)?;
-        if format != FORMAT {
+        // All former ones: an entry lives for days.
+        if !(1..=NODE_VERSION).contains(&format) {
             return None;
         }
         let content = match kind {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use roomcast_core::cluster::node::NODE_VERSION_OLDEST;
 use roomcast_core::cluster::{Slot, Term};
 #[cfg(test)]
 use roomcast_core::limits::LOG_SLOT_READS_MAX;
@@ -49,6 +50,8 @@ pub(super) struct SlotLog {
     clock: StoreClock,
     bytes_max: u64,
     payload_bytes_max: usize,
+    /// The version of new entries.
+    version: u8,
     /// Operations and claims made so far.
     made: u64,
     /// The highest term heard of, read or held. The next claim has to be above.
@@ -134,6 +137,7 @@ impl SlotLog {
             clock,
             bytes_max,
             payload_bytes_max: LOG_PAYLOADS_BYTES_MAX,
+            version: NODE_VERSION_OLDEST,
             made: 0,
             floor: Term::default(),
             hold: Hold::Released,
@@ -146,6 +150,11 @@ impl SlotLog {
             damaged: 0,
             out_of_term: 0,
         }
+    }
+
+    /// Writes new entries in this version.
+    pub(super) fn write_version(&mut self, version: u8) {
+        self.version = version;
     }
 
     /// Takes an order of the cluster for this slot.

@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::sleep_until;
 
+use roomcast_core::cluster::node::NODE_VERSION_OLDEST;
 use roomcast_core::cluster::{SLOTS, Slot};
 use roomcast_core::limits::{
     LOG_HEARD_MAX, LOG_NODE_PAYLOADS_BYTES_MAX, LOG_ORDERS_MAX, LOG_SIZE_INTERVAL, LOG_STOP_AGE_MAX,
@@ -151,6 +152,8 @@ struct LogShell {
     committed: Committed,
     /// The next look at the sizes of all slots.
     sized_at: Instant,
+    /// The version of new entries.
+    version: u8,
 }
 
 /// An append of rows without an answer.
@@ -197,6 +200,7 @@ impl LogShell {
             health: Arc::clone(&health),
             committed,
             sized_at: now.instant,
+            version: NODE_VERSION_OLDEST,
         };
         (shell, Started { store: ports, health, way: cluster }, heard)
     }
@@ -252,6 +256,10 @@ impl LogShell {
             }
             self.turns.end(slot, id);
             self.machines[slot.index()].hear(id, heard, now);
+        }
+        let version = self.way.version();
+        if std::mem::replace(&mut self.version, version) != version {
+            self.machines.iter_mut().for_each(|machine| machine.write_version(version));
         }
         for _ in 0..LOG_ORDERS_MAX {
             let Some(order) = self.way.next_order() else { break };

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::Notify;
 
 use roomcast_core::cluster::Slot;
+use roomcast_core::cluster::node::NODE_VERSION_OLDEST;
 use roomcast_core::limits::{LOG_NEWS_MAX, LOG_ORDERS_MAX};
 use roomcast_core::room::id::NameKey;
 
@@ -28,6 +30,8 @@ struct LogQueues {
     news: ArrayQueue<LogNews>,
     /// Notified of news.
     told: Notify,
+    /// The version of new entries.
+    version: AtomicU8,
 }
 
 impl fmt::Debug for LogWay {
@@ -51,6 +55,11 @@ impl LogWay {
         self.queues.orders.push(order)?;
         self.log.notify_one();
         Ok(())
+    }
+
+    /// Has new entries written in a version that every node of the cluster reads.
+    pub fn write_version(&self, version: u8) {
+        self.queues.version.store(version, Ordering::Relaxed);
     }
 
     /// The next word of the log. `None`: none waits.
@@ -81,9 +90,15 @@ impl WayToCluster {
             orders: ArrayQueue::new(LOG_ORDERS_MAX),
             news: ArrayQueue::new(LOG_NEWS_MAX),
             told: Notify::new(),
+            version: AtomicU8::new(NODE_VERSION_OLDEST),
         });
         let way = LogWay { queues: Arc::clone(&queues), log, slot_key };
         (Self { queues, late: BTreeMap::new() }, way)
+    }
+
+    /// The version of new entries.
+    pub(super) fn version(&self) -> u8 {
+        self.queues.version.load(Ordering::Relaxed)
     }
 
     pub(super) fn next_order(&self) -> Option<LogOrder> {

@@ -14,12 +14,10 @@ use std::ops::RangeInclusive;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
 
+use crate::cluster::node::{NODE_VERSION, spoken};
 use crate::limits::{
     LINK_HEADER_BYTES_MAX, LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_ENTRIES_MAX, LINK_SKIPS_MAX,
 };
-
-/// The version of links. Nodes of different versions have no link.
-pub const LINK_VERSION: u8 = 1;
 
 /// The message is kept: it is repeated until an ack.
 const KEPT: u8 = 1;
@@ -46,11 +44,15 @@ pub struct LinkEnds {
     pub own: u64,
     /// The incarnation of the other node.
     pub peer: u64,
+    /// The version of both: see [`spoken`](crate::cluster::node::spoken).
+    pub version: u8,
 }
 
 /// A message of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkMessage {
+    /// The version of the message.
+    pub version: u8,
     /// The incarnation of the sender.
     pub from: u64,
     /// The incarnation of the addressee.
@@ -134,7 +136,7 @@ impl LinkMessage {
         let flags = bytes.get_u8();
         let from = bytes.get_u64();
         let to = bytes.get_u64();
-        if version != LINK_VERSION {
+        if spoken(NODE_VERSION, version) != Some(version) {
             return Err(BadMessage::Version { version, from });
         }
         let generation = bytes.get_u32();
@@ -164,7 +166,7 @@ impl LinkMessage {
             return Err(BadMessage::Malformed);
         }
         let bytes = bytes_left;
-        Ok(Self { from, to, generation, seq, sort, shape, kept_before, floor, ack, entries, bytes })
+        Ok(Self { version, from, to, generation, seq, sort, shape, kept_before, floor, ack, entries, bytes })
     }
 
     /// The message in bytes.
@@ -174,7 +176,7 @@ impl LinkMessage {
         let capacity =
             FIXED_BYTES + 64 + 20 * self.ack.skips.len() + self.entries.iter().map(length).sum::<usize>();
         let mut out = BytesMut::with_capacity(capacity);
-        out.put_u8(LINK_VERSION);
+        out.put_u8(self.version);
         out.put_u8(self.flags());
         out.put_u64(self.from);
         out.put_u64(self.to);

@@ -32,9 +32,6 @@ use super::{Slot, Term};
 use crate::limits::QUOTA_PLACES_MAX;
 use crate::room::id::NameKey;
 
-/// The version of the words about shares. A node of another version hears none, and keeps to limit ÷ known nodes.
-pub const QUOTA_VERSION: u32 = 1;
-
 /// A limit of the cluster, the same number on each node. The number is a keyed hash: no name and no publisher's key
 /// travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

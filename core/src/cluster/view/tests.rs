@@ -4,6 +4,8 @@ mod world;
 
 use self::world::{Coverage, MS, S, World};
 use super::*;
+use crate::cluster::node::spoken;
+use crate::now::Now;
 
 /// Nodes that agree on the homes of all slots.
 fn calm(nodes: usize) -> World {
@@ -12,6 +14,34 @@ fn calm(nodes: usize) -> World {
     // The shares are settled, and each node has heard all others.
     world.run(world.now + 2 * S);
     world
+}
+
+#[test]
+fn nodes_of_neighbouring_versions_speak_the_older_one_and_others_have_no_link() {
+    assert_eq!(
+        [(2, 2), (2, 3), (3, 2), (1, 3), (3, 1), (1, 0)].map(|(own, other)| spoken(own, other)),
+        [Some(2), Some(2), Some(2), None, None, None]
+    );
+    let now = Now::made_up().instant;
+    let node = |name| {
+        let name = NodeName::parse(name).unwrap();
+        View::new(
+            OwnNode { name, incarnation: 1, shards: 1, dead_after: std::time::Duration::from_secs(3) },
+            now,
+        )
+    };
+    let mut view = node("a");
+    for (other, ahead, met) in [("b", 1, Some(NODE_VERSION)), ("c", 2, None)] {
+        let mut beat = node(other).heartbeat(NodeLoad::default(), now);
+        beat.version += ahead;
+        view.hear(&beat, now);
+        let heard = std::iter::from_fn(|| view.poll_word()).find_map(|word| match word {
+            ViewWord::Met { version, .. } => Some(version),
+            _ => None,
+        });
+        assert_eq!(heard, met, "{ahead} ahead");
+    }
+    assert_eq!(view.version(), NODE_VERSION, "all of them read it");
 }
 
 #[test]
@@ -181,7 +211,7 @@ fn a_log_that_has_shrunk_gets_claims_above_every_term_heard() {
 
 #[test]
 fn nodes_past_the_bound_are_ignored_and_counted() {
-    let now = crate::now::Now::made_up().instant;
+    let now = Now::made_up().instant;
     let name = |index: usize| NodeName::parse(&format!("n{index}")).unwrap();
     let own = OwnNode { name: name(0), incarnation: 1, shards: 1, dead_after: RIGHT_AGE_MAX };
     let mut view = View::new(own.clone(), now);

@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use tracing::error;
+
 use roomcast_core::cluster::Term;
 use roomcast_core::limits::{
-    LOG_APPEND_PATIENCE, LOG_CLAIM_AGE, LOG_READ_PATIENCE, LOG_RENEW_INTERVAL, LOG_RETRY_PAUSE,
-    LOG_TURN_AGE_MAX, STORE_PURGE_ROWS_MAX,
+    LOG_APPEND_PATIENCE, LOG_CLAIM_AGE, LOG_NEWER_PAUSE, LOG_READ_PATIENCE, LOG_RENEW_INTERVAL,
+    LOG_RETRY_PAUSE, LOG_TURN_AGE_MAX, STORE_PURGE_ROWS_MAX,
 };
 use roomcast_core::now::Now;
 
@@ -49,7 +51,7 @@ impl SlotLog {
                     message_id: format!("{}:claim:{:x}:{number}", self.slot.0, self.own.incarnation),
                     ttl: LOG_CLAIM_AGE,
                     rows: 0,
-                    entry: record.encode(self.slot),
+                    entry: record.encode(self.slot, self.version),
                 };
                 (kind, LOG_TURN_AGE_MAX)
             }
@@ -113,6 +115,17 @@ impl SlotLog {
             claim.generation = self.floor.generation;
             claim.claimed = None;
             claim.until = now.instant + LOG_RETRY_PAUSE;
+            return;
+        }
+        if claim.replay.is_newer {
+            error!(
+                slot = self.slot.0,
+                "the log has entries of a later version of roomcast: run that version"
+            );
+            self.floor = term;
+            claim.replay = claim.replay.anew(self.payload_bytes_max);
+            claim.claimed = None;
+            claim.until = now.instant + LOG_NEWER_PAUSE;
             return;
         }
         let replay = std::mem::replace(&mut claim.replay, Replay::new(0, None));

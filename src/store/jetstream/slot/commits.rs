@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use roomcast_core::cluster::Term;
 use roomcast_core::limits::{
     LOG_CLAIM_AGE, LOG_PROOF_AGE, LOG_PROVEN_INTERVAL, LOG_RENEW_INTERVAL, STORE_PURGE_INTERVAL,
 };
@@ -62,7 +63,7 @@ impl SlotLog {
         held.number += 1;
         let Held { term, number, .. } = **held;
         let record = LogRecord { term, number, content };
-        let entry = record.encode(self.slot);
+        let entry = record.encode(self.slot, self.version);
         let message_id = format!("{}:{}.{}:{number}", self.slot.0, term.generation, term.sequence);
         let proves = std::mem::take(&mut held.proof_is_due);
         held.sent = Some(Sent {
@@ -138,7 +139,16 @@ impl SlotLog {
         let Hold::Held(held) = &mut self.hold else { return };
         let Some(sent) = &held.sent else { return };
         let Some(LogEntry { sequence, entry }) = entry else { return self.fall(now) };
-        let Some(record) = LogRecord::parse(self.slot, &entry) else { return self.fall(now) };
+        let Some(record) = LogRecord::parse(self.slot, &entry) else {
+            if LogRecord::is_newer(self.slot, &entry) {
+                // Not of this node, and a claim of this node would end its writer's right.
+                let by = Term { sequence, ..held.term };
+                self.floor = self.floor.max(by);
+                self.release();
+                return self.news.push_back(LogNews::Fenced { slot: self.slot, by, node: String::new() });
+            }
+            return self.fall(now);
+        };
         let term = record.term_at(sequence);
         if term > held.term {
             self.floor = self.floor.max(term);

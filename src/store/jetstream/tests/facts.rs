@@ -42,7 +42,7 @@ impl Bench {
             message_id: format!("other {number}"),
             ttl: DAY,
             rows: 0,
-            entry: record.encode(SLOT),
+            entry: record.encode(SLOT, 1),
         };
         match self.log.perform(&op, self.now) {
             LogHeard::Appended { sequence } => record.term_at(sequence),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{EPOCH, SLOT, message, node, room};
 use crate::store::jetstream::record::{Content, HEAD_BYTES, HeadRow, LogRecord, LogRow};
 use crate::store::row::{self, Marks};
+use roomcast_core::cluster::node::NODE_VERSION;
 use roomcast_core::cluster::{Slot, Term};
 use roomcast_core::room::id::RoomName;
 
@@ -35,8 +36,11 @@ fn all_kinds() -> Vec<LogRecord> {
 #[test]
 fn an_entry_comes_back_as_it_was() {
     for record in all_kinds() {
-        let bytes = record.encode(SLOT);
+        let newer = record.encode(SLOT, NODE_VERSION + 1);
+        assert!(LogRecord::parse(SLOT, &newer).is_none() && LogRecord::is_newer(SLOT, &newer));
+        let bytes = record.encode(SLOT, 1);
         assert_eq!(LogRecord::parse(SLOT, &bytes), Some(record.clone()));
+        assert!(!LogRecord::is_newer(SLOT, &bytes) && !LogRecord::is_newer(SLOT, &newer[1..]));
         assert_eq!(LogRecord::parse(Slot(8), &bytes), None, "an entry of another slot");
         if let Content::Rows(rows) = &record.content {
             let bound: usize = rows.iter().map(|row| LogRow::bytes(&row.room, &row.message)).sum();
@@ -54,7 +58,7 @@ fn the_term_of_a_claim_has_the_sequence_that_the_log_gave() {
 #[test]
 fn an_entry_with_one_bit_turned_or_cut_is_damaged() {
     for record in all_kinds() {
-        let bytes = record.encode(SLOT);
+        let bytes = record.encode(SLOT, 1);
         for bit in (0..bytes.len() * 8).step_by(if bytes.len() > 1000 { 13 } else { 1 }) {
             let mut turned = bytes.to_vec();
             turned[bit / 8] ^= 1 << (bit % 8);
@@ -69,11 +73,11 @@ fn an_entry_under_a_correct_checksum_is_still_parsed_strictly() {
     let sealed = |rest: &[u8]| row::sealed(&[SLOT.0], rest);
     let mut random = fastrand::Rng::with_seed(11);
     for record in all_kinds() {
-        let bytes = record.encode(SLOT);
+        let bytes = record.encode(SLOT, 1);
         let rest = &bytes[8..];
         let longer = sealed(&[rest, &[0]].concat());
         assert_eq!(LogRecord::parse(SLOT, &longer), None, "{record:?}");
-        for (at, byte) in [(0, 2), (1, 0), (1, 6), (9, 0xff)] {
+        for (at, byte) in [(0, 0), (0, 9), (1, 0), (1, 6), (9, 0xff)] {
             let mut other = rest.to_vec();
             other[at] = byte;
             assert_eq!(LogRecord::parse(SLOT, &sealed(&other)), None, "byte {at} of {record:?}");
@@ -87,7 +91,7 @@ fn an_entry_under_a_correct_checksum_is_still_parsed_strictly() {
             }
             let bytes = Bytes::from(sealed(&other));
             if let Some(record) = LogRecord::parse(SLOT, &bytes) {
-                assert_eq!(record.encode(SLOT), bytes);
+                assert_eq!(record.encode(SLOT, 1), bytes);
             }
         }
     }
@@ -97,6 +101,6 @@ fn an_entry_under_a_correct_checksum_is_still_parsed_strictly() {
 fn a_long_name_of_a_node_is_cut_at_a_letter() {
     let term = Term::default();
     let record = LogRecord { term, number: 1, content: Content::Claim(node(&"é".repeat(200), 1)) };
-    let read = LogRecord::parse(SLOT, &record.encode(SLOT)).unwrap();
+    let read = LogRecord::parse(SLOT, &record.encode(SLOT, 1)).unwrap();
     assert_eq!(read.content.claimant().unwrap().node, "é".repeat(127));
 }
