@@ -5,7 +5,7 @@
 #
 # and from another terminal, with NAME one of node-1, node-2, node-3, nats-1, nats-2, nats-3:
 #
-#   scripts/cluster.sh status        all processes, and their doors
+#   scripts/cluster.sh status        all processes and their doors, and the cluster as a living node shows it
 #   scripts/cluster.sh kill NAME     kill -9
 #   scripts/cluster.sh start NAME    starts a killed one again, with what it kept on disk
 #   scripts/cluster.sh restart NAME  lets it end by itself, as for an upgrade, and starts it again
@@ -186,8 +186,9 @@ restart() {
     await_ready "$1"
 }
 
+# All processes. The cluster is asked of the first node that can answer.
 status() {
-    local name pid at n
+    local name pid at n asked=""
     for name in "${names[@]}"; do
         pid=$(pid_of "$name")
         n=$(number "$name")
@@ -199,6 +200,7 @@ status() {
             printf '%-7s paused   pid %-7d ' "$name" "$pid"
         else
             printf '%-7s running  pid %-7d ' "$name" "$pid"
+            [[ $name == nats-* || -n $asked ]] || asked=http://127.0.0.1:$(($(node_port "$n") + 2))
         fi
         if [[ $name == nats-* ]]; then
             printf 'nats://127.0.0.1:%d\n' "$(nats_port "$n")"
@@ -208,6 +210,10 @@ status() {
                 "$at" $((at + 1)) $((at + 2))
         fi
     done
+    [[ -n $asked ]] || return 0
+    echo
+    # Its exit code tells of troubles, which it prints.
+    "$(cat "$state/roomcast")" cluster status --ops-door "$asked" || true
 }
 
 # Ends all that lives, the nodes first: they say goodbye to their devices, and need the servers until then.

@@ -23,6 +23,7 @@
 //! - [`auth`] (pure): publishers by key, devices by token, web pages by origin.
 //! - [`clock`]: the only reader of the clock.
 //! - [`config`]: four layers of configuration, checked as a whole.
+//! - [`door`]: a question to the operator door of a running node.
 //! - [`health`]: the health check of a container.
 //! - `http`: the three doors, from accept to upgrade.
 //! - [`metrics`]: each metric, defined once.
@@ -31,6 +32,7 @@
 //! - [`server`]: assembles the parts, and owns the order of their stop.
 //! - [`shard`]: one thread that owns rooms, segments and connections; the lanes between shards; the bounded
 //!   way in from the doors.
+//! - [`status`]: the status of a cluster, as a table.
 //! - [`store`]: reliable messages until their expiry: the promises, the file, and the thread that owns the
 //!   file.
 
@@ -38,6 +40,7 @@ pub mod auth;
 pub mod clock;
 pub(crate) mod cluster;
 pub mod config;
+pub mod door;
 pub mod health;
 mod http;
 pub mod metrics;
@@ -45,4 +48,5 @@ mod nats;
 pub mod seat;
 pub mod server;
 pub mod shard;
+pub mod status;
 pub mod store;

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use roomcast::config::args::{Args, Command, Look};
+use roomcast::config::args::{Args, ClusterAsk, Command, Look, StatusFlags};
 use roomcast::config::{self, Config, Loaded, Log, LogFormat, Reloaded};
+use roomcast::door::OpsDoor;
 use roomcast::health;
 use roomcast::server::{Server, StartError, WhyLeave};
+use roomcast::status::{Status, key_in};
 use roomcast_core::limits::RELOAD_AGE_MAX;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::spawn_blocking;
@@ -29,6 +31,10 @@ const BAD_CONFIGURATION: u8 = 1;
 const NOT_HEALTHY: u8 = 1;
 /// Exit code: the system refused a port, a thread or the store.
 const CANNOT_START: u8 = 2;
+/// Exit code of `roomcast cluster status`: no door answers, or its node is alone.
+const NO_STATUS: u8 = 2;
+/// Exit code of `roomcast cluster status`: something is wrong with the cluster.
+const NOT_WELL: u8 = 3;
 /// Exit code: a second signal ended the drain.
 const CUT_SHORT: u8 = 3;
 /// Exit code: the node drained, since a later process has its name in the cluster. A restart would end that one.
@@ -47,6 +53,7 @@ fn main() -> ExitCode {
     let done = match args.asked() {
         Command::Serve => return serve(&args),
         Command::Health => return health(&args),
+        Command::Cluster(ClusterAsk::Status(flags)) => return cluster_status(&args, &flags),
         Command::Config(Look::Check { .. }) => config::check(&args, config::environment()).map(show),
         Command::Config(Look::Print { .. }) => config::print(&args, config::environment()).map(show),
     };
@@ -60,6 +67,30 @@ fn health(args: &Args) -> ExitCode {
             Err(error) => refuse(format!("{}: {error}", config.ops_listen), NOT_HEALTHY),
         },
         Err(mistakes) => refuse(mistakes, BAD_CONFIGURATION),
+    }
+}
+
+fn cluster_status(args: &Args, flags: &StatusFlags) -> ExitCode {
+    let door = match &flags.ops_door {
+        // Without the configuration: an operator's machine has none.
+        Some(url) => OpsDoor::parse(url).map_err(|why| format!("--ops-door: {why}")),
+        None => Config::load(args, config::environment())
+            .map(|config| OpsDoor::of(config.ops_listen))
+            .map_err(|mistakes| mistakes.to_string()),
+    };
+    let key = flags.ops_key_file.as_deref().map(key_in).transpose();
+    let key = key.map_err(|why| format!("--ops-key-file: {why}"));
+    let (door, key) = match door.and_then(|door| Ok((door, key?))) {
+        Ok(asked) => asked,
+        Err(mistake) => return refuse(mistake, BAD_CONFIGURATION),
+    };
+    match Status::ask(&door, key.as_deref()) {
+        Ok(status) => {
+            let text = if flags.json { format!("{}\n", status.json) } else { status.table() };
+            let said = say(io::stdout(), &text);
+            if status.is_well() { said } else { ExitCode::from(NOT_WELL) }
+        }
+        Err(why) => refuse(format!("{door}: {why}"), NO_STATUS),
     }
 }
 

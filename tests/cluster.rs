@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::{Write as _, stderr};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -17,6 +18,7 @@ use support::cut::Open;
 use support::device::{list, reliable};
 use support::{Cluster, Device, Doors, Encoding, Heard, comes, until};
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 /// One cluster at a time: each has up to six processes.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -253,6 +255,73 @@ async fn devices_at_other_nodes_outlive_the_home_of_their_room() {
     assert_eq!(life(&late.welcome).0, life(&devices[0].welcome).0, "the epoch is the same");
     cluster.doors[home].chat("r1", 0..3).await;
     assert_eq!(late.numbers(3).await, [0, 1, 2]);
+}
+
+/// The exit code and the words of `roomcast cluster status` at these doors.
+async fn status(doors: &Doors, more: &'static [&str]) -> (Option<i32>, String) {
+    let url = format!("http://{}", doors.ops);
+    let ask = move || {
+        let mut status = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        status.args(["cluster", "status", "--ops-door", &url]).args(more).env_clear().output().unwrap()
+    };
+    let said = spawn_blocking(ask).await.unwrap();
+    (said.status.code(), String::from_utf8(said.stdout).unwrap())
+}
+
+/// The answer behind the status, once it satisfies `is_so`.
+async fn status_when(what: &str, doors: &Doors, is_so: impl Fn(&Value) -> bool) -> Value {
+    until(what, async || {
+        let (_, said) = status(doors, &["--json"]).await;
+        Some(serde_json::from_str(&said).unwrap()).filter(|view| is_so(view))
+    })
+    .await
+}
+
+/// The number of slots in a state.
+fn slots_in(view: &Value, state: &str) -> usize {
+    list(view, "slots").iter().filter(|slot| slot["state"] == state).count()
+}
+
+#[tokio::test]
+async fn the_status_of_a_cluster_is_of_all_nodes_and_tells_a_silent_one_from_one_that_has_ended() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(mut cluster) = Cluster::start("TC the status of a cluster", 1, 3).await else { return };
+    let devices = one_at_each(&cluster, "r1").await;
+    // Shards count their members once a second.
+    let is_counted = |node: &Value| node["said"]["members"] == 1;
+    let view = status_when("a member at each node", &cluster.doors[1], |view| {
+        list(view, "nodes").iter().all(is_counted) && list(view, "troubles").is_empty()
+    })
+    .await;
+    assert_eq!((&view["node"], slots_in(&view, "ordered")), (&json!("node-1"), 256), "{view}");
+    for node in list(&view, "nodes") {
+        assert_eq!((&node["state"], list(&node["said"], "links").len()), (&json!("serving"), 2), "{node}");
+    }
+    for doors in &cluster.doors {
+        let (code, table) = status(doors, &[]).await;
+        assert!(code == Some(0) && table.ends_with("\nall is well\n"), "{table}");
+    }
+    // A node that stands still keeps nobody waiting, and is named by each view.
+    let at = &cluster.doors[0];
+    cluster.signal(2, Signal::STOP);
+    let view = status_when("a silent node", at, |view| view["silent"] == json!(["node-2"])).await;
+    assert_eq!(view["nodes"][2]["state"], "silent", "{view}");
+    let (code, table) = status(at, &[]).await;
+    assert!(code == Some(3) && table.contains("\n- node-2 does not answer: "), "{table}");
+    assert_eq!(at.publisher_door().get("/v1/rooms").await.json()["silent"], json!(["node-2"]));
+    let ladders = at.ops_door().get("/v1/ops/ladder").await.json();
+    assert_eq!((list(&ladders, "nodes").len(), &ladders["silent"]), (1, &json!(["node-2"])), "{ladders}");
+    cluster.kill(2);
+    let at = &cluster.doors[0];
+    let is_taken_over = |view: &Value| slots_in(view, "ordered") == 256 && list(view, "troubles").len() == 1;
+    let view = status_when("the slots elsewhere, and no other trouble", at, |view| {
+        view["nodes"][2]["state"] == "ended" && is_taken_over(view)
+    })
+    .await;
+    assert_eq!(view["troubles"][0]["code"], "node_ended", "{view}");
+    let ready = at.ops_door().get("/readyz").await.json();
+    assert_eq!(ready["cluster"]["silent"], json!(["node-2"]), "{ready}");
+    drop(devices);
 }
 
 #[tokio::test]

@@ -147,6 +147,7 @@ fn every_problem_code_is_in_the_protocol() {
         "src/http/cluster/mod.rs",
         "src/http/cluster/parts.rs",
         "src/http/cluster/route.rs",
+        "src/http/cluster/status.rs",
         "src/http/mod.rs",
         "src/http/ops/ladder.rs",
         "src/http/ops/mod.rs",

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -16,7 +16,9 @@ use roomcast::metrics::DEFINITIONS;
 use roomcast_core::limits::{HEAD_BYTES_MAX, JOIN_RETRY_AFTER_MAX, PULLS_MAX};
 use serde_json::{Value, json};
 use support::raw::handshake_head;
-use support::{Answer, Device, Doors, Encoding, Handshake, Node, Process, comes, one_and_four_shards, until};
+use support::{
+    Answer, Device, Doors, Encoding, Folder, Handshake, Node, Process, comes, one_and_four_shards, until,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tracing_subscriber::fmt::MakeWriter;
@@ -444,6 +446,44 @@ async fn a_container_asks_its_own_node_for_its_health() {
     let other = ask(node.publisher.to_string());
     assert_eq!(other.status.code(), Some(1), "no operator door answers there");
     assert!(String::from_utf8_lossy(&other.stderr).contains("404"), "{other:?}");
+}
+
+/// `roomcast cluster status` with these arguments.
+fn cluster_status(args: &[&str]) -> Output {
+    let mut status = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+    status.args(["cluster", "status"]).args(args).env_clear().output().unwrap()
+}
+
+#[tokio::test]
+async fn a_lone_node_says_that_it_has_no_cluster() {
+    // The hash of "secret".
+    let hash = "['sha256:2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b']";
+    let node = Node::with(1, &[("OPS__KEYS", hash)]);
+    let folder = Folder::new();
+    let key = folder.path().join("key");
+    fs::write(&key, "secret\n").unwrap();
+    let with_key = &[("authorization", "Bearer secret")];
+    let answer = node.ops_door().request("GET", "/v1/ops/cluster", with_key, b"").await;
+    answer.is_problem(404, "no_cluster", None);
+    let posted = node.ops_door().request("POST", "/v1/ops/cluster", with_key, b"").await;
+    posted.is_problem(405, "method_not_allowed", None);
+    let url = format!("http://{}", node.ops);
+    let ops_listen = node.ops.to_string();
+    let key = key.to_str().unwrap();
+    for (args, code, why) in [
+        (&["--ops-door", &url, "--ops-key-file", key][..], 2, "404 no_cluster: this node is alone"),
+        (&["--ops-listen", &ops_listen, "--ops-key-file", key], 2, "404 no_cluster: this node is alone"),
+        (&["--ops-door", &url], 2, "401 key_missing: "),
+        (&["--ops-door", "ftp://nowhere"], 1, "--ops-door: \"ftp://nowhere\" is no URL of a door"),
+        (&["--ops-door", &url, "--ops-key-file", "/nowhere"], 1, "--ops-key-file: /nowhere can't be read"),
+        (&["--ops-listen", "nowhere"], 1, "ops.listen"),
+        (&["--ops-doors", &url], 1, "--ops-doors"),
+    ] {
+        let said = cluster_status(args);
+        let stderr = String::from_utf8_lossy(&said.stderr);
+        assert_eq!(said.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(why) && said.stdout.is_empty(), "{args:?}: {stderr}");
+    }
 }
 
 /// A full disk: every write of the store fails, until the limit is lifted.

@@ -344,9 +344,9 @@ pub const IDLE_CLOSE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Time for a reload to read the configuration's files. Later: the reload is refused, and the node goes on with
 /// the configuration in force.
 pub const RELOAD_AGE_MAX: Duration = Duration::from_secs(5);
-/// Time for a node to connect to, and to send a part of an answer to, `roomcast health`. Later: it is not healthy.
+/// Time of `roomcast health` from its question to the end of the answer. Later: the node is not healthy.
 pub const HEALTH_AGE_MAX: Duration = Duration::from_secs(3);
-/// Bytes read of an answer to `roomcast health`. Above: the rest is not read.
+/// Bytes of an answer to `roomcast health`. Above: the node is not healthy.
 pub const HEALTH_BYTES_MAX: u64 = 4096;
 /// Descriptors kept for the doors, the store and the log. A node takes nofile minus this many connections.
 /// Above: 503.

@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use self::peer::{BatchTag, Peer};
 use self::shards::ShardEnds;
 use super::calls::{CallFailed, CallIn, CallOut};
+use super::shown::LinkLag;
 use crate::metrics::tally::LinkTally;
 use crate::shard::lane::{Delivery, HomeSaid};
 use crate::shard::ways::{NodeWord, ToNode, WayOut};
@@ -308,9 +309,15 @@ impl Exchange {
         peers.chain(self.pump_at).chain(untold).min()
     }
 
+    /// The lag of the link to a node; `None`: no link leads there.
+    pub(crate) fn lag(&self, node: NodeKey, now: Instant) -> Option<LinkLag> {
+        self.peers.get(&node).filter(|peer| !peer.is_closed()).map(|peer| peer.lag(now))
+    }
+
     /// Each link, for metrics: the counts since the last call, and the age of the oldest kept entry without an ack.
     pub(crate) fn take_tallies(&mut self, now: Now) -> Vec<(NodeKey, LinkTally, Duration)> {
-        let tally = |(node, peer): (&NodeKey, &mut Peer)| (*node, peer.take_tally(), peer.age(now.instant));
+        let tally =
+            |(node, peer): (&NodeKey, &mut Peer)| (*node, peer.take_tally(), peer.lag(now.instant).age);
         self.peers.iter_mut().map(tally).collect()
     }
 }

@@ -2,10 +2,11 @@
 //! writes, and the doors read.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
 
+use roomcast_core::cluster::status::NodeState;
 use roomcast_core::cluster::{NodeKey, SlotHome};
 
 /// The newest view of the cluster.
@@ -43,8 +44,42 @@ pub(crate) struct PeerShown {
     /// Processor time of the node's busiest shard in the last second, in thousandths.
     pub(crate) busy_permille: u64,
     pub(crate) is_draining: bool,
+    /// True for a peer without its own echo.
+    pub(crate) is_deaf: bool,
     /// False once this node counts the peer as dead.
     pub(crate) is_alive: bool,
+    /// True for a dead peer to whose subject nobody listens.
+    pub(crate) has_ended: bool,
+    /// The version of the peer's words.
+    pub(crate) words_version: u8,
+    /// The moment of its last heartbeat.
+    pub(crate) heard_at: Instant,
+    /// The link to the peer; `None`: no link leads there.
+    pub(crate) link: Option<LinkLag>,
+}
+
+/// The entries of a link without an ack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LinkLag {
+    /// The age of the oldest kept entry.
+    pub(crate) age: Duration,
+    /// Bytes of all kept entries.
+    pub(crate) kept_bytes: usize,
+}
+
+impl PeerShown {
+    /// The state of the peer, as far as its heartbeats and the link tell.
+    pub(crate) fn state(&self) -> NodeState {
+        if !self.is_alive {
+            return if self.has_ended { NodeState::Ended } else { NodeState::Silent };
+        }
+        match self.link {
+            None => NodeState::Unlinked,
+            Some(_) if self.is_deaf => NodeState::Deaf,
+            Some(_) if self.is_draining => NodeState::Draining,
+            Some(_) => NodeState::Serving,
+        }
+    }
 }
 
 impl ShownCell {

@@ -188,14 +188,21 @@ impl Drop for ClusterHandle {
     }
 }
 
+/// Bits of the number of a node's life that are drawn. The upper ones are the wall clock's.
+const DRAWN_BITS: u32 = 20;
+
 /// Draws the number of a node's life: the wall clock in the upper bits, so that a later life has a higher number.
 ///
 /// # Errors
 /// The system gives no random numbers.
 pub(crate) fn draw_incarnation(now: Now) -> io::Result<u64> {
-    const DRAWN_BITS: u32 = 20;
     let drawn = getrandom::u64().map_err(io::Error::other)?;
     Ok(now.unix_ms << DRAWN_BITS | drawn >> (u64::BITS - DRAWN_BITS))
+}
+
+/// The begin of a life with this number, in unix milliseconds.
+pub(crate) fn drawn_at_ms(incarnation: u64) -> u64 {
+    incarnation >> DRAWN_BITS
 }
 
 /// Connects to the bus and starts the thread. The node hears the others from now on, and claims slots once it has
@@ -571,7 +578,12 @@ impl ClusterShell {
             free_seats: peer.load.free_seats,
             busy_permille: peer.load.busy_permille,
             is_draining: peer.is_draining,
+            is_deaf: peer.is_deaf,
             is_alive: peer.is_alive,
+            has_ended: peer.has_ended(),
+            words_version: peer.version,
+            heard_at: peer.heard_at,
+            link: self.exchange.lag(peer.key, now),
         });
         let echo_at = view.echo_at().unwrap_or_else(|| self.shown.newest().echo_at.min(now));
         self.shown.show(ClusterShown { echo_at, peers: peers.collect(), heirs: view.heirs() });

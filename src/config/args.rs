@@ -28,6 +28,30 @@ pub enum Command {
     Config(Look),
     /// Ask the node with this configuration, on this machine, for /healthz. Exit code 0: it serves; 1: it does not.
     Health,
+    /// Ask a running node about its cluster.
+    #[command(subcommand)]
+    Cluster(ClusterAsk),
+}
+
+/// The commands of `roomcast cluster`.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum ClusterAsk {
+    /// Print all nodes, slots and links. Exit code 0: all is well; 2: no status is to be had; 3: something is wrong.
+    Status(StatusFlags),
+}
+
+/// The flags of `roomcast cluster status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct StatusFlags {
+    /// The operator door of any node of the cluster [default: that of this configuration, on this machine].
+    #[arg(long, value_name = "URL")]
+    pub ops_door: Option<String>,
+    /// A file with the key that the door wants (ops.keys).
+    #[arg(long, value_name = "FILE")]
+    pub ops_key_file: Option<PathBuf>,
+    /// Print the answer of the door, JSON, in place of the table.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The commands of `roomcast config`.
@@ -88,7 +112,7 @@ impl Args {
     pub(super) fn looked_at(&self) -> Option<&Path> {
         match &self.command {
             Some(Command::Config(Look::Check { file } | Look::Print { file })) => file.as_deref(),
-            Some(Command::Serve | Command::Health) | None => None,
+            Some(Command::Serve | Command::Health | Command::Cluster(_)) | None => None,
         }
     }
 }
@@ -112,6 +136,18 @@ mod tests {
             assert_eq!(args.flags.shards.as_deref(), Some("2"), "{line}");
             assert!(args.flags.ephemeral, "{line}");
         }
+    }
+
+    #[test]
+    fn a_status_takes_flags_of_its_own_beside_those_of_the_node() {
+        let line = "roomcast cluster status --ops-door http://node-1:7602 --json --config a.toml";
+        let args = Args::try_parse_from(line.split(' ')).unwrap();
+        let ops_door = Some("http://node-1:7602".to_owned());
+        let flags = StatusFlags { ops_door, ops_key_file: None, json: true };
+        assert_eq!(args.asked(), Command::Cluster(ClusterAsk::Status(flags)));
+        assert_eq!((args.flags.config.as_deref(), args.looked_at()), (Some(Path::new("a.toml")), None));
+        assert!(Args::try_parse_from(["roomcast", "cluster"]).is_err());
+        assert!(Args::try_parse_from(["roomcast", "--ops-door", "x"]).is_err());
     }
 
     #[test]

@@ -169,6 +169,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "not_found").detail("this door has nothing at that path")
     }
 
+    /// 404: this node is no node of a cluster.
+    pub(super) fn no_cluster() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_cluster")
+            .detail("this node is alone: its cluster.nats names no NATS server")
+    }
+
     /// 404: the room is not open on this node.
     pub(super) fn room_not_open() -> Self {
         Self::new(StatusCode::NOT_FOUND, "room_not_open")

@@ -14,7 +14,7 @@ use super::StartError;
 use crate::clock;
 use crate::cluster::calls::{CallIn, calls_in};
 use crate::cluster::quotas::meter::QuotaMeters;
-use crate::cluster::thread::{ClusterBell, ClusterHandle, ClusterPlan, draw_incarnation, start};
+use crate::cluster::thread::{ClusterBell, ClusterHandle, ClusterPlan, draw_incarnation, drawn_at_ms, start};
 use crate::config::cluster::ClusterConfig;
 use crate::http::Node;
 use crate::http::accept::Stop;
@@ -48,6 +48,7 @@ pub(super) struct Member {
 /// A member of a running cluster, and the calls of other nodes for the doors.
 pub(super) struct Joined {
     config: ClusterConfig,
+    incarnation: u64,
     handle: ClusterHandle,
     meters: Arc<QuotaMeters>,
     calls: mpsc::Receiver<CallIn>,
@@ -126,7 +127,7 @@ impl Member {
         };
         let handle = start(plan)?;
         settle(&slots);
-        Ok(Joined { config, handle, meters, calls })
+        Ok(Joined { config, incarnation, handle, meters, calls })
     }
 }
 
@@ -135,7 +136,15 @@ impl Joined {
     pub(super) fn doors(&self) -> ClusterDoors {
         let ClusterHandle { slots, calls, shown, .. } = &self.handle;
         let meters = self.meters();
-        ClusterDoors::new(&self.config, Arc::clone(slots), calls.clone(), Arc::clone(shown), meters)
+        let started_at = drawn_at_ms(self.incarnation);
+        ClusterDoors::new(
+            &self.config,
+            started_at,
+            Arc::clone(slots),
+            calls.clone(),
+            Arc::clone(shown),
+            meters,
+        )
     }
 
     /// The limits of the cluster for the doors.

@@ -1,9 +1,10 @@
 //! The board: numbers of the ladder, read by shards and doors at any time and without a lock.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use roomcast_core::now::millis;
 use roomcast_core::room::ladder::Step;
@@ -28,8 +29,8 @@ struct Cell {
     owed: AtomicU64,
 }
 
-/// A shard's place on the ladder, as operators see it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A shard's place on the ladder, as operators see it. Nodes send it to each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardStep {
     /// Index of the shard.
     pub shard: usize,
@@ -38,7 +39,7 @@ pub struct ShardStep {
     /// Number of the step in force.
     pub step: u8,
     /// Name of the step in force.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// The least wait of a publish in the interval that was last weighed, in milliseconds.
     pub delay_ms: u64,
     /// Bytes owed to the shard's devices, in thousandths of the node's limit.
@@ -115,7 +116,7 @@ impl Board {
                 shard,
                 automatic: self.automatic(shard).number(),
                 step: step.number(),
-                name: step.name(),
+                name: step.name().into(),
                 delay_ms: cell.delay_ms.load(Ordering::Relaxed),
                 outbound_permille: self.permille(cell.owed.load(Ordering::Relaxed)),
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use roomcast_core::cluster::Slot;
 use roomcast_core::limits::STORE_READERS;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::RoomName;
@@ -21,6 +22,8 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     tally: StoreTally,
+    /// The slots of a log whose last operation failed or had no answer, rising.
+    slots_troubled: Vec<Slot>,
     trouble: Option<Trouble>,
     aside: Aside,
     /// The start of the call under way of each thread: the writer's first.
@@ -116,6 +119,12 @@ impl Health {
         self.state.lock().aside.rooms()
     }
 
+    /// The slots of a log whose last operation failed or had no answer, rising. As of the log's last look.
+    #[must_use]
+    pub fn slots_troubled(&self) -> Vec<Slot> {
+        self.state.lock().slots_troubled.clone()
+    }
+
     /// The counts so far.
     #[must_use]
     pub fn tally(&self) -> StoreTally {
@@ -202,11 +211,12 @@ impl Health {
     }
 
     /// Notes the sizes and the slots of a log.
-    pub(super) fn holds(&self, holdings: StoreHoldings, log: LogTally) {
-        let tally = &mut self.state.lock().tally;
-        tally.bytes = holdings.bytes;
-        tally.quarantined = holdings.quarantined;
-        tally.log = log;
+    pub(super) fn holds(&self, holdings: StoreHoldings, log: LogTally, slots_troubled: Vec<Slot>) {
+        let mut state = self.state.lock();
+        state.tally.bytes = holdings.bytes;
+        state.tally.quarantined = holdings.quarantined;
+        state.tally.log = log;
+        state.slots_troubled = slots_troubled;
     }
 
     pub(super) fn purged(&self, rows: usize) {

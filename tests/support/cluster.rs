@@ -103,6 +103,11 @@ impl Cluster {
         }
     }
 
+    /// Sends a signal to a living node.
+    pub(crate) fn signal(&self, node: usize, signal: Signal) {
+        self.nodes[node].as_ref().expect("a living node").signal(signal);
+    }
+
     /// Starts a killed node again, on its doors.
     pub(crate) async fn restart(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");

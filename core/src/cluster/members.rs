@@ -49,14 +49,16 @@ pub struct Peer {
     pub is_draining: bool,
     /// False once this node counts the other one as dead, or has heard its goodbye.
     pub is_alive: bool,
-    incarnation: u64,
+    /// True for a node without its own echo, which orders nothing.
+    pub is_deaf: bool,
     /// The newest version that it speaks.
-    pub(super) version: u8,
+    pub version: u8,
+    /// The last moment at which this node heard the other one.
+    pub heard_at: Instant,
+    incarnation: u64,
     /// The number of the last heartbeat.
     number: u64,
-    is_deaf: bool,
     has_left: bool,
-    heard_at: Instant,
     /// The last moment at which a third node heard this one.
     told_at: Option<Instant>,
     /// The last moment at which the other node heard this one, as it says.
@@ -72,6 +74,15 @@ struct Silence {
     probed_at: Option<Instant>,
     /// No responder took a probe.
     is_unanswered: bool,
+}
+
+impl Peer {
+    /// True for a dead node to whose subject nobody listens: its process has ended. NATS keeps the subject of a process
+    /// that stands still, and for some minutes that of a lost machine.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !self.is_alive && self.silence.is_unanswered
+    }
 }
 
 /// All nodes that this one knows, itself included.
@@ -301,13 +312,18 @@ impl Members {
             return;
         };
         let mut is_unheard = false;
-        for (name, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_alive) {
+        for (name, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.has_left) {
             // What was said while this node was deaf is no silence.
             let silence = now.saturating_duration_since(peer.heard_at.max(since));
             if silence < NODE_SILENCE_MAX {
                 continue;
             }
-            if peer.told_at.is_some_and(|at| now.saturating_duration_since(at) < NODE_SILENCE_MAX) {
+            if !peer.is_alive {
+                // Probed on: an operator wants to know if the process stands still or has ended.
+                if peer.silence.is_unanswered {
+                    continue;
+                }
+            } else if peer.told_at.is_some_and(|at| now.saturating_duration_since(at) < NODE_SILENCE_MAX) {
                 is_unheard = true;
             } else if peer.silence.is_unanswered || silence >= self.own.dead_after {
                 peer.is_alive = false;

@@ -9,10 +9,13 @@ mod members;
 pub mod node;
 pub mod quota;
 mod rendezvous;
+pub mod status;
 pub mod view;
 
 pub use branch::{Branch, BranchSaid, JoinKey, Welcoming};
 pub use members::{OwnNode, Peer};
+
+use serde::{Deserialize, Serialize};
 
 use crate::limits::SHARDS_MAX;
 use crate::room::id::{NameKey, RoomName};
@@ -22,7 +25,7 @@ use crate::room::message::Homeless;
 pub const SLOTS: usize = 256;
 
 /// The share of rooms that moves between nodes as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub u8);
 
 impl Slot {
@@ -47,7 +50,7 @@ impl Slot {
 }
 
 /// A fencing token: the claim with which a node became the home of a slot. The higher wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Term {
     /// Begins anew when the log has shrunk: a claim whose sequence is not above every term heard of its slot is
     /// repeated with the next generation.

@@ -159,6 +159,12 @@ pub const NODE_CALLS_ANSWERED_MAX: usize = 4096;
 /// Time for other nodes to give their part of a receipt, a room's view or a list of rooms. Later: the node is
 /// named as silent, and the answer goes without it.
 pub const NODE_PART_AGE_MAX: Duration = Duration::from_secs(1);
+/// Age of the oldest entry of a link without an ack. From here on: the status of the cluster names the link.
+pub const LINK_LAG_MAX: Duration = Duration::from_secs(1);
+/// Time of `roomcast cluster status` from its question to the end of the answer. Later: no answer.
+pub const STATUS_AGE_MAX: Duration = Duration::from_secs(5);
+/// Bytes of an answer to `roomcast cluster status`. Above: no answer.
+pub const STATUS_BYTES_MAX: u64 = 4 * MIB as u64;
 /// Age of a node's own heartbeat, as it comes back from NATS. Above: 503 `cluster_unreachable`.
 pub const UNREACHABLE_AFTER: Duration = Duration::from_secs(2);
 /// Taken places of a node, in thousandths. Above: devices of rooms elsewhere are sent to their home.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::oneshot::error::TryRecvError;
@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::shards::ShardEnds;
 use crate::cluster::calls::{CallFailed, CallIn, CallOut, CallOutcome, NodeAnswer, NodeRequest};
+use crate::cluster::shown::LinkLag;
 use crate::cluster::wire::{self, FramesSent, FramesTaken, Word};
 use crate::metrics::tally::LinkTally;
 use crate::shard::lane::{Delivery, HomeSaid};
@@ -106,8 +107,8 @@ impl Peer {
         self.stuck.is_some()
     }
 
-    pub(super) fn age(&self, now: Instant) -> Duration {
-        self.link.age(now)
+    pub(super) fn lag(&self, now: Instant) -> LinkLag {
+        LinkLag { age: self.link.age(now), kept_bytes: self.link.kept_bytes() }
     }
 
     /// Counts a word or a message that was dropped.

@@ -5,12 +5,14 @@
 //! sent once: its publisher repeats it, never the node.
 //!
 //! `answers` answers the requests of other nodes. `parts` has the pieces of views and receipts that nodes ask
-//! of each other. `route` names the nodes for a room, and `elsewhere` sends devices there.
+//! of each other, and `status` shows the cluster over all nodes. `route` names the nodes for a room, and `elsewhere`
+//! sends devices there.
 
 mod answers;
 mod elsewhere;
 pub(super) mod parts;
 pub(super) mod route;
+pub(super) mod status;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,6 +48,10 @@ pub(crate) struct ClusterDoors {
     shown: Arc<ShownCell>,
     /// The limits of the cluster.
     pub(super) meters: Arc<QuotaMeters>,
+    /// `cluster.name`.
+    cluster: String,
+    /// The start of this process, in unix milliseconds.
+    started_at: u64,
     /// `cluster.node`, `cluster.region` and `cluster.viewer_url` of this node.
     name: String,
     region: String,
@@ -80,17 +86,20 @@ pub(super) struct OtherHome<'a> {
 impl ClusterDoors {
     pub(crate) fn new(
         config: &ClusterConfig,
+        started_at: u64,
         slots: Arc<Slots>,
         calls: Calls,
         shown: Arc<ShownCell>,
         meters: Arc<QuotaMeters>,
     ) -> Self {
-        let ClusterConfig { node, region, viewer_url, .. } = config;
+        let ClusterConfig { name, node, region, viewer_url, .. } = config;
         Self {
             slots,
             calls,
             shown,
             meters,
+            cluster: name.clone(),
+            started_at,
             name: node.clone(),
             region: region.clone(),
             viewer_url: viewer_url.clone(),

@@ -1,5 +1,6 @@
-//! The pieces that nodes ask of each other: counts of a room's members, their part of a receipt, and lists of
-//! rooms. A node that does not answer within [`NODE_PART_AGE_MAX`] is named, and the rest is answered.
+//! The pieces that nodes ask of each other: counts of a room's members, their part of a receipt, lists of rooms,
+//! ladders, and the words of nodes about themselves. A node that does not answer within [`NODE_PART_AGE_MAX`] is
+//! named, and the rest is answered.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::cluster::calls::{CallOutcome, NodeRequest};
 use crate::cluster::shown::ClusterShown;
 use crate::http::accept::Answer;
+use crate::http::ops::{NodeLadder, ladder_here};
 use crate::http::problem::Problem;
 use crate::http::request::Query;
 use crate::http::routes::room_name;
@@ -41,6 +43,10 @@ pub(super) enum NodePart<'a> {
     Receipt { room: Cow<'a, RoomName>, epoch: Epoch, offset: u64 },
     /// The nodes for a room, from its home.
     Route { room: Cow<'a, RoomName>, region: Cow<'a, str> },
+    /// The ladder of the node.
+    Ladder,
+    /// The word of the node about itself.
+    Report,
 }
 
 impl<'a> NodePart<'a> {
@@ -52,6 +58,8 @@ impl<'a> NodePart<'a> {
                 format!("{PATH}receipt?room={room}&cursor={epoch}:{offset}")
             }
             Self::Route { room, region } => format!("{PATH}route?room={room}&region={region}"),
+            Self::Ladder => format!("{PATH}ladder"),
+            Self::Report => format!("{PATH}report"),
         }
     }
 
@@ -86,6 +94,8 @@ impl<'a> NodePart<'a> {
                 let region = query.parsed("region", region)?.unwrap_or_default();
                 Ok(Self::Route { room: room()?, region: Cow::Owned(region) })
             }
+            "ladder" => Ok(Self::Ladder),
+            "report" => Ok(Self::Report),
             _ => Err(Problem::not_found()),
         }
     }
@@ -120,6 +130,11 @@ impl NodePart<'_> {
                 let cluster = node.cluster.as_ref().ok_or_else(Problem::not_home)?;
                 Ok(answer_json(&cluster.route_here(node, &room, &region).await))
             }
+            Self::Ladder => Ok(answer_json(&ladder_here(node))),
+            Self::Report => {
+                let cluster = node.cluster.as_ref().ok_or_else(Problem::no_cluster)?;
+                Ok(answer_json(&cluster.report_here(node)))
+            }
         }
     }
 }
@@ -135,15 +150,8 @@ pub(in crate::http) async fn add_rooms_of_others(
     for line in rooms.iter_mut() {
         line.node = Some(cluster.name.clone());
     }
-    let shown = cluster.shown.newest();
-    let part = NodePart::Rooms { limit };
-    let asked: Vec<_> = shown.peers.iter().map(|peer| peer.key).collect();
-    let mut silent = Vec::new();
-    for HeardPart { name, heard } in cluster.ask::<Vec<RoomLine>>(&shown, &asked, &part).await {
-        let Some(mut lines) = heard else {
-            silent.push(name);
-            continue;
-        };
+    let HeardParts { heard, silent } = cluster.ask_all::<Vec<RoomLine>>(&NodePart::Rooms { limit }).await;
+    for (name, mut lines) in heard {
         lines.truncate(limit);
         rooms.extend(lines.into_iter().map(|line| RoomLine { node: Some(name.clone()), ..line }));
     }
@@ -152,16 +160,24 @@ pub(in crate::http) async fn add_rooms_of_others(
     Some(silent)
 }
 
+/// The ladders of the other nodes. `None`: this node is alone.
+pub(in crate::http) async fn ladders_of_others(node: &Node) -> Option<HeardParts<NodeLadder>> {
+    Some(node.cluster.as_ref()?.ask_all(&NodePart::Ladder).await)
+}
+
 /// Completes the view of a room that this node orders with the counts of other nodes.
-pub(in crate::http) async fn complete(node: &Node, view: &mut RoomView) {
-    let Some(cluster) = &node.cluster else { return };
+///
+/// # Errors
+/// 503 `shard_silent`: without the home the nodes with members are not known, and the counts would lack them.
+pub(in crate::http) async fn complete(node: &Node, view: &mut RoomView) -> Result<(), Problem> {
+    let Some(cluster) = &node.cluster else { return Ok(()) };
     view.node = Some(cluster.name.clone());
-    let Ok(room) = RoomName::parse(&view.room) else { return };
-    // A shard that has just shown the room and is silent now leaves the other nodes out.
-    let spread = from_shard(node.shards.spread(&room)).await.ok().flatten();
+    let Ok(room) = RoomName::parse(&view.room) else { return Ok(()) };
+    let spread = from_shard(node.shards.spread(&room)).await?;
     let others = spread.map_or_else(Vec::new, |spread| spread.nodes);
     let part = NodePart::Counts { room: Cow::Owned(room), run: Cow::Owned(view.run.clone()) };
     cluster.add_counts(&others, &part, view).await;
+    Ok(())
 }
 
 /// The receipt of a reliable message of a room that this node orders, over all nodes.
@@ -181,6 +197,14 @@ pub(in crate::http) async fn whole_receipt(
     let others = spread.map_or_else(Vec::new, |spread| spread.nodes);
     let part = NodePart::Receipt { room: Cow::Owned(room), epoch, offset };
     Ok(cluster.with_others(*home, here, &others, &part).await)
+}
+
+/// The pieces of all other nodes that are known.
+pub(in crate::http) struct HeardParts<T> {
+    /// Each with the name of its node.
+    pub(in crate::http) heard: Vec<(String, T)>,
+    /// The names of the nodes that were silent.
+    pub(in crate::http) silent: Vec<String>,
 }
 
 /// The piece of a node.
@@ -225,6 +249,20 @@ impl ClusterDoors {
             }
         }
         ReceiptView { partial, ..home.with(parts) }
+    }
+
+    /// Asks all other nodes that are known for a piece each.
+    async fn ask_all<T: DeserializeOwned>(&self, part: &NodePart<'_>) -> HeardParts<T> {
+        let shown = self.shown.newest();
+        let asked: Vec<_> = shown.peers.iter().map(|peer| peer.key).collect();
+        let mut parts = HeardParts { heard: Vec::new(), silent: Vec::new() };
+        for HeardPart { name, heard } in self.ask(&shown, &asked, part).await {
+            match heard {
+                Some(part) => parts.heard.push((name, part)),
+                None => parts.silent.push(name),
+            }
+        }
+        parts
     }
 
     /// Asks nodes for a piece each, all at once. The result is in their order.
@@ -289,6 +327,8 @@ mod tests {
             NodePart::Counts { room: room.clone(), run: "00000000000000ab".into() },
             NodePart::Receipt { room: room.clone(), epoch: Epoch(0xab), offset: 9 },
             NodePart::Route { room, region: "eu".into() },
+            NodePart::Ladder,
+            NodePart::Report,
         ] {
             let target = Uri::try_from(part.target()).unwrap();
             assert_eq!(NodePart::of(target.path(), Query::of(&target)).unwrap().unwrap(), part);

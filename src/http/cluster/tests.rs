@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use super::parts::NodePart;
 use super::*;
 use crate::cluster::calls::{CallIn, CallOut, CallOutcome, calls_in};
-use crate::cluster::shown::{ClusterShown, PeerShown};
+use crate::cluster::shown::{ClusterShown, LinkLag, PeerShown};
 use crate::config::Config;
 use crate::config::args::Args;
 use crate::http::accept::places::Places;
@@ -30,7 +30,7 @@ use crate::seat::{Seat, Seats};
 use crate::shard::handle::Shards;
 use crate::store::memory::Memory;
 use crate::store::writer::{self, StoreHandle};
-use roomcast_core::cluster::{SlotStanding, Term};
+use roomcast_core::cluster::{Slot, SlotStanding, Term};
 use roomcast_core::limits::{NODE_CALLS_MAX, STORE_BYTES_MAX};
 use roomcast_core::room::id::{Epoch, NameKey};
 use roomcast_core::room::receipt::{HomeReceipt, SegmentReceipt};
@@ -86,7 +86,12 @@ fn peer_shown(key: NodeKey, name: &str) -> PeerShown {
         free_seats: 900,
         busy_permille: 0,
         is_draining: false,
+        is_deaf: false,
         is_alive: true,
+        has_ended: false,
+        words_version: 1,
+        heard_at: clock::now().instant,
+        link: Some(LinkLag::default()),
     }
 }
 
@@ -120,6 +125,8 @@ impl TwoNodes {
             calls: calls.clone(),
             shown: Arc::clone(&shown),
             meters: Arc::new(QuotaMeters::new(NameKey([1, 2]), "eu")),
+            cluster: "rc".to_owned(),
+            started_at: 1_795_243_015_617,
             name: "node-1".to_owned(),
             region: "eu".to_owned(),
             viewer_url: "wss://node-1".to_owned(),
@@ -470,6 +477,81 @@ async fn the_list_of_rooms_is_of_all_nodes_and_names_the_silent() {
     // The part of this node, as another one hears it.
     let part = stage.answers(Method::GET, "/v1/node/rooms?limit=5", "", &[]).await;
     assert_eq!(body_of(&part)[0]["room"], "r1");
+}
+
+/// The word of a node that holds the slot, with a lag of its link to this node.
+fn report(slot: Slot, lag_ms: u64) -> Value {
+    json!({
+        "said": {
+            "version": "0.1.0", "started_at": 1, "members": 7, "rooms": 2,
+            "links": [{"node": "node-1", "state": "serving", "lag_ms": lag_ms, "kept_bytes": 9}],
+            "log": {"claiming": 0, "troubled": []},
+        },
+        "slots": [{"slot": slot, "term": {"generation": 1, "sequence": 4}, "is_frozen": false}],
+    })
+}
+
+#[tokio::test]
+async fn the_cluster_is_shown_over_all_nodes_and_names_the_silent() {
+    let stage = TwoNodes::new(0).await;
+    stage.place("r1", SlotHome::Here);
+    stage.place("r2", SlotHome::There(OTHER));
+    let mut ended = peer_shown(NodeKey(3), "node-4");
+    ended.is_alive = false;
+    ended.has_ended = true;
+    ended.link = None;
+    stage.show(vec![peer_shown(PEER, "node-2"), peer_shown(OTHER, "node-3"), ended]);
+    let slot = |name| stage.slots.of(&room(name));
+    let peers = async {
+        let (node, request) = stage.answer_next(ok(&report(slot("r3"), 1500))).await;
+        assert_eq!((node, request.target.as_str()), (PEER, "/v1/node/report"));
+        stage.answer_next(Err(CallFailed::Unknown)).await;
+    };
+    let (heard, ()) = tokio::join!(ask(stage.ops, "GET", "/v1/ops/cluster", ""), peers);
+    assert_eq!(heard.status, 200, "{heard:?}");
+    assert_eq!((&heard.body["cluster"], &heard.body["node"]), (&json!("rc"), &json!("node-1")));
+    assert_eq!(heard.body["silent"], json!(["node-3", "node-4"]));
+    let of_nodes = |field: &str| (0..4).map(|at| heard.body["nodes"][at][field].clone()).collect::<Vec<_>>();
+    assert_eq!(of_nodes("state"), ["serving", "serving", "silent", "ended"]);
+    assert_eq!(of_nodes("free_seats"), [1000, 900, 900, 900]);
+    let said = &heard.body["nodes"][0]["said"];
+    assert_eq!((&said["version"], &said["started_at"]), (&json!("0.1.0"), &json!(1_795_243_015_617_u64)));
+    assert_eq!(said["links"][2], json!({"node": "node-4", "state": "ended", "kept_bytes": 0}));
+    let home = |name| &heard.body["slots"][slot(name).index()];
+    assert_eq!((&home("r1")["home"], &home("r1")["state"]), (&json!("node-1"), &json!("ordered")));
+    assert_eq!((&home("r2")["home"], &home("r2")["state"]), (&json!("node-3"), &json!("silent")));
+    assert_eq!(home("r3")["term"], json!({"generation": 1, "sequence": 4}));
+    let troubles = heard.body["troubles"].as_array().unwrap();
+    let codes: Vec<_> = troubles.iter().map(|trouble| trouble["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["node_silent", "node_ended", "slots_without_home", "slots_silent", "link_lags"]);
+    // The word of this node, as another one hears it.
+    let word = body_of(&stage.answers(Method::GET, "/v1/node/report", "", &[]).await);
+    let own = json!({"slot": slot("r1"), "term": {"generation": 1, "sequence": 1}, "is_frozen": false});
+    assert_eq!((&word["slots"], word["said"]["links"].as_array().map(Vec::len)), (&json!([own]), Some(3)));
+}
+
+#[tokio::test]
+async fn the_ladder_is_shown_over_all_nodes_and_set_at_this_one() {
+    let stage = TwoNodes::new(0).await;
+    let ladder = json!({"override": 2, "outbound_permille": 7, "shards": [
+        {"shard": 0, "automatic": 0, "step": 2, "name": "counters_slow", "delay_ms": 3, "outbound_permille": 7},
+    ]});
+    let peers = async {
+        let (_, request) = stage.answer_next(ok(&ladder)).await;
+        assert_eq!(request.target, "/v1/node/ladder");
+        stage.answer_next(ok(&json!({"shards": "strange"}))).await;
+    };
+    let (heard, ()) = tokio::join!(ask(stage.ops, "GET", "/v1/ops/ladder", ""), peers);
+    assert_eq!((heard.status, &heard.body["shards"][1]["step"]), (200, &json!(0)), "{heard:?}");
+    let mut shown = ladder;
+    shown["node"] = json!("node-2");
+    assert_eq!((&heard.body["nodes"], &heard.body["silent"]), (&json!([shown]), &json!(["node-3"])));
+    // An operator in an emergency waits for no other node, and sets no other one.
+    let set = ask(stage.ops, "PUT", "/v1/ops/ladder", r#"{"step":4}"#).await;
+    assert_eq!((&set.body["override"], &set.body["nodes"]), (&json!(4), &Value::Null));
+    assert!(stage.calls.queue.is_empty());
+    let part = body_of(&stage.answers(Method::GET, "/v1/node/ladder", "", &[]).await);
+    assert_eq!((&part["override"], part["shards"].as_array().map(Vec::len)), (&json!(4), Some(2)));
 }
 
 #[tokio::test]

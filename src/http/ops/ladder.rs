@@ -1,15 +1,17 @@
-//! `/v1/ops/ladder` and `/v1/ops/rooms/{room}/ladder`: shows the ladder's steps, and sets an operator's step.
+//! `/v1/ops/ladder` and `/v1/ops/rooms/{room}/ladder`: shows the ladder's steps, and sets an operator's step. The steps
+//! of all nodes are shown, and those of the asked node are set.
 //!
 //! The effect of a step is the rooms' business.
 
 use bytes::Bytes;
 use hyper::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::info;
 
 use crate::cluster::calls::NodeRequest;
 use crate::http::accept::{Answer, Request};
+use crate::http::cluster::parts::{HeardParts, ladders_of_others};
 use crate::http::cluster::{Effect, sent_on};
 use crate::http::problem::Problem;
 use crate::http::request::{check_json, json_object, read_body};
@@ -28,14 +30,35 @@ pub(super) enum StepOwner {
     Room(RoomName),
 }
 
-/// The steps of all shards.
-#[derive(Debug, Serialize)]
-struct NodeView {
+/// The steps of all shards of a node. Nodes send it to each other.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::http) struct NodeLadder {
     /// The operator's step for all shards. `null`: no override.
     r#override: Option<u8>,
     /// Bytes owed to all devices, in thousandths of `limits.outbound_bytes`.
     outbound_permille: u64,
     shards: Vec<ShardStep>,
+}
+
+/// The steps of all shards of all nodes.
+#[derive(Debug, Serialize)]
+struct LaddersView {
+    #[serde(flatten)]
+    here: NodeLadder,
+    /// The other nodes; absent on a node without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<Vec<OtherLadder>>,
+    /// Nodes whose steps are missing; absent on a node without a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent: Option<Vec<String>>,
+}
+
+/// The steps of another node.
+#[derive(Debug, Serialize)]
+struct OtherLadder {
+    node: String,
+    #[serde(flatten)]
+    ladder: NodeLadder,
 }
 
 /// The step of a room.
@@ -82,7 +105,7 @@ pub(super) async fn ladder(node: &Node, owner: StepOwner, request: Request) -> R
     };
     let wish = StepWish::of(&parts.method, &body)?;
     let room = match owner {
-        StepOwner::Node => return Ok(of_node(node, wish)),
+        StepOwner::Node => return Ok(of_node(node, wish).await),
         StepOwner::Room(room) => room,
     };
     match node.other_home(&room, Effect::None)? {
@@ -127,17 +150,30 @@ impl StepWish {
     }
 }
 
-fn of_node(node: &Node, wish: StepWish) -> Answer {
-    let board = node.shards.board();
+async fn of_node(node: &Node, wish: StepWish) -> Answer {
     if let StepWish::Set(step) = wish {
-        board.set_node(step);
+        node.shards.board().set_node(step);
         info!(step = step.map(Step::name), "an operator set the node's step");
+        // Without the other nodes: an operator in an emergency waits for none of them.
+        return answer_json(&ladder_here(node));
     }
-    answer_json(&NodeView {
+    let others = ladders_of_others(node).await;
+    let mut view = LaddersView { here: ladder_here(node), nodes: None, silent: None };
+    if let Some(HeardParts { heard, silent }) = others {
+        view.nodes = Some(heard.into_iter().map(|(node, ladder)| OtherLadder { node, ladder }).collect());
+        view.silent = Some(silent);
+    }
+    answer_json(&view)
+}
+
+/// The ladder of this node.
+pub(in crate::http) fn ladder_here(node: &Node) -> NodeLadder {
+    let board = node.shards.board();
+    NodeLadder {
         r#override: board.node().map(Step::number),
         outbound_permille: board.owed_permille(),
         shards: board.shards(),
-    })
+    }
 }
 
 async fn of_room(node: &Node, room: &RoomName, wish: StepWish) -> Result<Answer, Problem> {

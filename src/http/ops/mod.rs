@@ -1,4 +1,4 @@
-//! The operator door: health, readiness, metrics, and the ladder.
+//! The operator door: health, readiness, metrics, the ladder, and the cluster over all nodes.
 
 mod ladder;
 mod readiness;
@@ -16,12 +16,13 @@ use roomcast_core::limits::{DOOR_CONNECTIONS_MAX, IDLE_AGE_MAX, STORE_BYTES_MAX}
 
 use super::accept::{Answer, Door, Request};
 use super::cluster::ClusterDoors;
+use super::cluster::status::{CLUSTER_PATH, status};
 use super::foreign::check_not_foreign;
 use super::problem::Problem;
 use super::request::{check_head, only};
 use super::{Node, answer, answer_json};
 
-pub(super) use ladder::answer_ladder;
+pub(super) use ladder::{NodeLadder, answer_ladder, ladder_here};
 use ladder::{StepOwner, ladder};
 use readiness::{ClusterSigns, Readiness, Signs};
 
@@ -120,7 +121,7 @@ impl Door for OperatorDoor {
         if let Some(owner) = StepOwner::of(path) {
             return ladder(&self.node, owner?, request).await;
         }
-        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics" | CLUSTER_PATH) {
             return Err(Problem::not_found());
         }
         // Load balancers probe with HEAD as well.
@@ -131,6 +132,7 @@ impl Door for OperatorDoor {
             // Asks no shard and no store: an orchestrator must not restart a node for a slow disk.
             "/healthz" => Ok(answer_json(&Readiness::of("ok"))),
             "/readyz" => Ok(self.readiness().await.into_answer()),
+            CLUSTER_PATH => status(&self.node).await,
             _ => Ok(self.metrics()),
         }
     }

@@ -66,14 +66,17 @@ impl ShardLine {
 /// 404 `room_not_open`; 503.
 pub(super) async fn look_at(node: &Node, room: RoomName) -> Result<Answer, Problem> {
     let view = from_shard(node.shards.describe(room)).await?.ok_or_else(Problem::room_not_open)?;
-    Ok(shown(node, view).await)
+    shown(node, view).await
 }
 
 /// Completes the view of a room with the configuration's part and that of other nodes.
-async fn shown(node: &Node, mut view: Box<RoomView>) -> Answer {
+///
+/// # Errors
+/// 503 `shard_silent`.
+async fn shown(node: &Node, mut view: Box<RoomView>) -> Result<Answer, Problem> {
     view.rules.add_configured(&node.in_force().config.types);
-    complete(node, &mut view).await;
-    answer_json(&view)
+    complete(node, &mut view).await?;
+    Ok(answer_json(&view))
 }
 
 /// `PUT /v1/rooms/{room}`: opens a closed room, changes the settings in the body, and shows the result.
@@ -108,7 +111,7 @@ pub(super) async fn configure_here(node: &Node, room: RoomName, body: &Bytes) ->
     };
     let share = settings::share_to_blame(&settings);
     match from_shard(node.shards.configure(room, settings)).await? {
-        Ok(view) => Ok(shown(node, view).await),
+        Ok(view) => shown(node, view).await,
         // The drain may have begun since the check above.
         Err(NotConfigured::NotOpened) if node.is_draining() => Err(Problem::draining()),
         Err(NotConfigured::NotOpened) => Err(Problem::rooms_full()),

@@ -79,6 +79,11 @@ impl Holds {
         self.slots[slot.index()].is_troubled
     }
 
+    /// The slots with a trouble, rising.
+    pub(super) fn troubled_slots(&self) -> Vec<Slot> {
+        Slot::all().filter(|slot| self.is_troubled(*slot)).collect()
+    }
+
     /// True if no slot has a trouble.
     pub(super) fn are_well(&self) -> bool {
         self.slots.iter().all(|hold| !hold.is_troubled)
@@ -137,8 +142,10 @@ mod tests {
     fn one_troubled_slot_is_a_trouble_until_it_is_well_again() {
         let mut holds = Holds::new(clock::now().instant);
         holds.troubled(Slot(7));
+        assert_eq!(holds.troubled_slots(), [Slot(7)]);
         assert!(!holds.are_well());
         holds.well(Slot(7));
         assert!(holds.are_well());
+        assert_eq!(holds.troubled_slots(), []);
     }
 }

@@ -379,7 +379,7 @@ impl LogShell {
             holdings.quarantined += quarantined;
             out_of_term += machine.out_of_term();
         }
-        self.health.holds(holdings, self.holds.tally(out_of_term));
+        self.health.holds(holdings, self.holds.tally(out_of_term), self.holds.troubled_slots());
         let trouble = self.guard.unproven().or_else(|| self.holds.late(now.instant));
         if let Some(why) = trouble {
             self.health.failed(&why, now);

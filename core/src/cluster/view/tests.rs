@@ -70,6 +70,25 @@ fn a_lost_machine_is_replaced_within_four_seconds() {
 }
 
 #[test]
+fn a_node_that_stands_still_is_silent_and_has_ended_once_nobody_listens() {
+    let mut world = calm(3);
+    let shown = |world: &World| {
+        let name = world.nodes[1].name.clone();
+        let (_, peer) =
+            world.nodes[0].view.peers().find(|(peer, _)| **peer == name).expect("known for a minute");
+        (peer.is_alive, peer.has_ended())
+    };
+    assert_eq!(shown(&world), (true, false));
+    world.pause(1, 60 * S);
+    world.run(world.now + 5 * S);
+    assert_eq!(shown(&world), (false, false));
+    // Asked on, though it counts as dead.
+    world.kill(1, false);
+    world.run(world.now + S);
+    assert_eq!(shown(&world), (false, true));
+}
+
+#[test]
 fn a_goodbye_frees_the_slots_at_once() {
     let mut world = calm(3);
     world.say_goodbye(0);

@@ -87,7 +87,7 @@ struct Machine {
 
 pub(super) struct WorldNode {
     pub(super) view: View,
-    name: NodeName,
+    pub(super) name: NodeName,
     pub(super) life: u64,
     pub(super) is_up: bool,
     /// The machine is gone: no server says that nobody listens.
