@@ -262,17 +262,17 @@ async fn status(doors: &Doors, more: &'static [&str]) -> (Option<i32>, String) {
     let url = format!("http://{}", doors.ops);
     let ask = move || {
         let mut status = Command::new(env!("CARGO_BIN_EXE_roomcast"));
-        status.args(["cluster", "status", "--ops-door", &url]).args(more).env_clear().output().unwrap()
+        status.args(["cluster", "status", "--ops-door", &url]).args(more).env_clear().output()
     };
-    let said = spawn_blocking(ask).await.unwrap();
-    (said.status.code(), String::from_utf8(said.stdout).unwrap())
+    let said = spawn_blocking(ask).await.expect("no panic").expect("the program is there");
+    (said.status.code(), String::from_utf8_lossy(&said.stdout).into_owned())
 }
 
 /// The answer behind the status, once it satisfies `is_so`.
 async fn status_when(what: &str, doors: &Doors, is_so: impl Fn(&Value) -> bool) -> Value {
     until(what, async || {
         let (_, said) = status(doors, &["--json"]).await;
-        Some(serde_json::from_str(&said).unwrap()).filter(|view| is_so(view))
+        serde_json::from_str(&said).ok().filter(|view| is_so(view))
     })
     .await
 }

@@ -81,7 +81,7 @@ fn row(view: &ClusterView, node: &ClusterNodeView) -> TableRow {
         of_said(&|said| said.members.to_string()),
         format!("{} %", busy_permille / 10),
         slots(view, &node.node),
-        newest_term(view, &node.node),
+        highest_term(view, &node.node),
         format!("{}.{} s", heard_ms / 1000, heard_ms % 1000 / 100),
         of_said(&|said| lag(&said.links)),
     ]
@@ -96,11 +96,11 @@ fn slots(view: &ClusterView, node: &str) -> String {
     if frozen > 0 { format!("{all} ({frozen} frozen)") } else { all.to_string() }
 }
 
-/// The highest term of a node's slots: the age of its last claim among all claims.
-fn newest_term(view: &ClusterView, node: &str) -> String {
+/// The highest term of a node's slots.
+fn highest_term(view: &ClusterView, node: &str) -> String {
     let own = view.slots.iter().filter(|slot| slot.home.as_deref() == Some(node));
-    let newest = own.map(|slot| slot.term).max();
-    newest.map_or_else(|| "-".to_owned(), |Term { generation, sequence }| format!("{generation}:{sequence}"))
+    let highest = own.map(|slot| slot.term).max();
+    highest.map_or_else(|| "-".to_owned(), |Term { generation, sequence }| format!("{generation}:{sequence}"))
 }
 
 /// The largest lag of a node's links, and the node at the other end.

@@ -15,6 +15,8 @@ use crate::now::millis;
 
 /// Characters of a text from another node: enough for its reason, and no megabyte.
 const TEXT_CHARS_MAX: usize = 200;
+/// Ranges of slots in a trouble's sentence. The others are left out.
+const TROUBLE_RANGES_SHOWN: usize = 8;
 
 /// The answer of `GET /v1/ops/cluster`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -307,7 +309,7 @@ impl ClusterView {
         ];
         let told = |(state, code, means)| {
             let slots: Vec<Slot> = self.slots_in(state).collect();
-            let text = format!("{} {means} ({})", counted(slots.len()), ranges(&slots));
+            let text = format!("{} {means} ({})", counted(slots.len()), first_ranges(&slots));
             (!slots.is_empty()).then(|| trouble(code, text))
         };
         states.into_iter().filter_map(told).collect()
@@ -340,7 +342,7 @@ impl ClusterView {
         let mut troubles = Vec::new();
         for (node, log) in self.nodes.iter().filter_map(|node| Some((&node.node, &node.said.as_ref()?.log))) {
             let LogView { troubled, failing, .. } = log;
-            let slots = || format!("{} in trouble ({})", counted(troubled.len()), ranges(troubled));
+            let slots = || format!("{} in trouble ({})", counted(troubled.len()), first_ranges(troubled));
             let text = match failing {
                 Some(FailingView { since, why }) => {
                     // Another machine's clock may be ahead.
@@ -414,6 +416,15 @@ pub fn ranges(slots: &[Slot]) -> String {
         .expect("a string takes every write");
     }
     text
+}
+
+/// The first ranges of rising slots: a sentence is for people, and the answer has them all.
+fn first_ranges(slots: &[Slot]) -> String {
+    let all = ranges(slots);
+    match all.match_indices(", ").nth(TROUBLE_RANGES_SHOWN - 1) {
+        Some((end, _)) => format!("{}, …", &all[..end]),
+        None => all,
+    }
 }
 
 #[cfg(test)]

@@ -33,17 +33,19 @@ pub(in crate::http) async fn status(node: &Node) -> Result<Answer, Problem> {
     // Before the other nodes are asked: a slot that moves meanwhile has the higher term of its new home.
     let heard = cluster.heard_slots(&shown);
     let asked: Vec<_> = shown.peers.iter().map(|peer| peer.key).collect();
+    // The wait for a silent node makes no other node's heartbeat older.
+    let asked_at = clock::now().instant;
     let reports = cluster.ask::<NodeReport>(&shown, &asked, &NodePart::Report).await;
     let now = clock::now();
     let mut parts = vec![cluster.part_here(node, now.instant)];
     for (peer, report) in shown.peers.iter().zip(reports) {
-        parts.push(part_of(peer, report.heard, now.instant));
+        parts.push(part_of(peer, report.heard, asked_at));
     }
     Ok(answer_json(&ClusterView::new(&cluster.cluster, &cluster.name, now.unix_ms, parts, &heard)))
 }
 
 /// Another node, with its report if it has answered.
-fn part_of(peer: &PeerShown, report: Option<NodeReport>, now: Instant) -> ClusterPart {
+fn part_of(peer: &PeerShown, report: Option<NodeReport>, asked_at: Instant) -> ClusterPart {
     let (said, slots) =
         report.map_or((None, Vec::new()), |report| (Some(report.said.bounded()), report.slots));
     let state = match peer.state() {
@@ -59,7 +61,7 @@ fn part_of(peer: &PeerShown, report: Option<NodeReport>, now: Instant) -> Cluste
         free_seats: peer.free_seats,
         busy_permille: peer.busy_permille,
         words_version: peer.words_version,
-        heard_ms: millis(now.saturating_duration_since(peer.heard_at)),
+        heard_ms: millis(asked_at.saturating_duration_since(peer.heard_at)),
         said,
     };
     ClusterPart { view, slots }

@@ -229,4 +229,8 @@ fn slots_are_listed_as_ranges() {
     assert_eq!(ranges(&slots(&[0, 1, 2, 4, 254, 255])), "0-2, 4, 254-255");
     assert_eq!(ranges(&[]), "");
     assert_eq!(ranges(&Slot::all().collect::<Vec<_>>()), "0-255");
+    // A sentence has some of them.
+    let even: Vec<Slot> = Slot::all().step_by(2).collect();
+    assert_eq!(first_ranges(&even[..8]), "0, 2, 4, 6, 8, 10, 12, 14");
+    assert_eq!(first_ranges(&even), "0, 2, 4, 6, 8, 10, 12, 14, …");
 }
