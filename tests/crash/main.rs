@@ -190,7 +190,10 @@ impl Crowd {
     async fn judge(self, test: &str, plan: &Plan, waits: Waits) {
         let Self { began, stage, rooms, viewers, publishers, goal, stop } = self;
         let took = began.elapsed();
-        assert!(took < TTL, "after {took:?} the first messages have expired, and nothing can be judged");
+        assert!(
+            took < Duration::from_millis(TTL_MS),
+            "after {took:?} the first messages have expired, and nothing can be judged"
+        );
         stop.send_replace(true);
         for publisher in publishers {
             publisher.await.unwrap();
