@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn too_many_nodes_are_told_and_no_success() {
-        let many = plan("100:30k", "4c,64g,10gbit");
+        let many = plan("500:30k", "4c,64g,10gbit");
         assert!(many.nodes > 65, "{many}");
         assert!(
             !many.is_possible() && many.to_string().contains("TOO MANY     a cluster has at most 65 nodes")
