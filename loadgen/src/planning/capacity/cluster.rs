@@ -277,10 +277,15 @@ impl Cluster<'_> {
         let shards = (f64::from(members) / hot).ceil().clamp(1.0, self.site.processors.max(1.0));
         let on_shards_s = (with_own.processors - own.processors) / shards;
         let on_network_s = with_own.nic_bits_per_s / self.node.nic_bits_per_s;
-        let [forward_s, link_s, log_s] = [HOP_S, HOP_S, 2.0 * APPEND_S];
         let pass_s = 2.0 * on_shards_s.max(on_network_s);
-        // The answer stands once the record is durable.
-        CouponTime { forward_s, log_s, link_s, pass_s, left_s: COUPON_S - link_s - pass_s }
+        CouponTime {
+            forward_s: HOP_S,
+            log_s: 2.0 * APPEND_S,
+            link_s: HOP_S,
+            pass_s,
+            // The answer stands once the record is durable.
+            left_s: COUPON_S - HOP_S - pass_s,
+        }
     }
 }
 
@@ -387,7 +392,8 @@ mod tests {
 
     #[test]
     fn a_room_past_a_node_is_spread_and_the_plan_without_the_flag_is_as_it_was() {
-        let (rooms, node) = ("1:500k,10:1000", "4c,64g,10gbit");
+        let rooms = "1:500k,10:1000";
+        let node = "4c,64g,10gbit";
         let alone = PlanAnswer::of(models(), demand(rooms, node)).unwrap();
         let told = serde_json::to_value(&alone).unwrap();
         assert!(told.get("cluster").is_none() && told["demand"].get("is_cluster").is_none(), "{told}");

@@ -62,8 +62,7 @@ pub(crate) fn pack(sizes: &[Alike], room: Resources) -> Result<Packing, String> 
                 return Err(format!("more than {NODES_MAX} nodes"));
             }
             if at == packing.nodes.len() {
-                let (left, load) = (room.parts(), Features::default());
-                packing.nodes.push(Packed { left, load, links: LinkLoad::default() });
+                packing.nodes.push(Packed::empty(room));
             }
             rooms -= packing.nodes[at].take(alike, rooms);
         }
@@ -72,6 +71,10 @@ pub(crate) fn pack(sizes: &[Alike], room: Resources) -> Result<Packing, String> 
 }
 
 impl Packed {
+    fn empty(room: Resources) -> Self {
+        Self { left: room.parts(), load: Features::default(), links: LinkLoad::default() }
+    }
+
     /// Takes as many of `rooms` rooms as fit, and returns their number.
     fn take(&mut self, alike: &Alike, rooms: u32) -> u32 {
         let needs = alike.need.parts();
