@@ -213,7 +213,7 @@ impl Site<'_> {
         let payloads = whole.payload_bytes * messages_per_s / publishes_per_s.max(f64::MIN_POSITIVE);
         let calls = Messages { per_s: elsewhere * publishes_per_s, bytes: payloads + ENTRY_BYTES };
         let answers = Messages { bytes: ENTRY_BYTES, ..calls };
-        // A home with members of all nodes has none of these.
+        // Without a branch no join comes from elsewhere.
         let joins_per_s =
             whole.of_members(f64::from(whole.members - members)).joins_per_s * branches.min(1.0);
         let joins = bundled(joins_per_s, branches);
