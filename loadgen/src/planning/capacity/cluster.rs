@@ -356,8 +356,8 @@ impl fmt::Display for ClusterAnswer {
         );
         writeln!(
             f,
-            "lost node    {devices:.0} devices reconnect, {reserve}; on average {slots:.1} slots and {rooms:.1} rooms get \
-             a new home"
+            "lost node    {devices:.0} devices reconnect, {reserve}; on average {slots:.1} slots and {rooms:.1} rooms \
+             get a new home"
         )?;
         if let Some(most) = self.past_nodes_max {
             writeln!(f, "TOO MANY     a cluster has at most {most} nodes today")?;

@@ -168,8 +168,8 @@ pub(crate) fn link_assumes() -> Vec<String> {
             us(JOIN_ORDER_S)
         ),
         format!(
-            "a room takes a node for each begun {HOT_MEMBERS} devices (`shards.hot_members`) on each of its processors, \
-             up to all nodes, and spreads evenly; a node has a shard for each processor"
+            "a room takes a node for each begun {HOT_MEMBERS} devices (`shards.hot_members`) on each of its \
+             processors, up to all nodes, and spreads evenly; a node has a shard for each processor"
         ),
         "the frames of a home are on one connection, and one core of its NATS server reads them".to_owned(),
         "publishers use all doors alike; a publish costs its home as much as it costs a lone node, its door included"
