@@ -6,8 +6,11 @@ use chrono::{DateTime, NaiveDate};
 use serde::Serialize;
 
 use super::asked::{AskedTraffic, Size};
+use super::cluster::{Cluster, ClusterAnswer};
+use super::links::{LinkLoad, link_assumes};
 use super::models::{Models, Origin, Resources, SEGMENT_BYTES, SEGMENT_PAYLOAD_BYTES};
 use super::packing::{Alike, Packing, pack};
+use super::spread::{Site, Whole};
 use super::{Beyond, beyond, past};
 use crate::planning::model::Features;
 use crate::planning::model::cost::Linear;
@@ -27,9 +30,12 @@ pub(crate) struct Demand {
     pub(crate) node: Resources,
     /// Part of each resource to keep free.
     pub(crate) headroom: f64,
+    /// True: rooms may be on several nodes. The answer has `cluster` exactly then.
+    #[serde(skip)]
+    pub(crate) is_cluster: bool,
 }
 
-/// Rooms that no node carries.
+/// Rooms that no node carries. Of a cluster: whose home alone no node carries.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TooLarge {
     pub(crate) rooms: u32,
@@ -73,6 +79,9 @@ pub(crate) struct PlanAnswer {
     /// For a node less, this number of nodes, and a node more.
     uses: Vec<ResourceUse>,
     one_lost: OneLost,
+    /// NATS servers, links, rooms over several nodes, and a lost node. `None`: without --cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cluster: Option<ClusterAnswer>,
     pub(crate) too_large: Vec<TooLarge>,
     /// Distances from the measured range, of the largest value on any node.
     pub(crate) beyond: Vec<Beyond>,
@@ -125,11 +134,16 @@ impl PlanAnswer {
             let load = demand.load(size, &models)?;
             let need = models.need(&load, processors).parts();
             let need = Resources::of(std::array::from_fn(|at| need[at] - own[at]));
-            Ok(Alike { rooms: size.rooms, load, need })
+            Ok(Alike { rooms: size.rooms, load, need, links: LinkLoad::default() })
         };
         let sizes: Vec<Alike> = demand.sizes.iter().map(alike).collect::<Result<_, String>>()?;
-        let packing = pack(&sizes, room)?;
-        let too_large = packing.too_large.iter().map(|at| TooLarge {
+        let placing = if demand.is_cluster {
+            Placing::over_nodes(&models, &demand, &sizes, room, left(1.0))?
+        } else {
+            Placing::whole(&sizes, room, left(1.0))?
+        };
+        let Placing { packing, too_large: too_large_sizes, one_lost, cluster } = placing;
+        let too_large = too_large_sizes.iter().map(|at| TooLarge {
             rooms: sizes[*at].rooms,
             viewers: demand.sizes[*at].viewers,
             need: sizes[*at].need,
@@ -139,8 +153,10 @@ impl PlanAnswer {
         let loads: Vec<Features> = packing.nodes.iter().map(|node| node.load).collect();
         let load = loads.iter().fold(Features::default(), |all, load| all.with(*load, |all, one| all + one));
         let nodes = packing.nodes.len();
-        let one_lost = one_lost(&sizes, &packing, left(1.0))?;
+        let links = packing.nodes.iter().fold(LinkLoad::default(), |all, node| all.with(node.links, 1.0));
+        let links = [links.processors, 0.0, links.nic_bits_per_s];
         let with_own = models.need(&load, processors).parts();
+        let with_own: [f64; 3] = std::array::from_fn(|at| with_own[at] + links[at]);
         // There is no node at all once every room is too large.
         let count = |nodes: usize| f64::from(u32::try_from(nodes).unwrap_or(u32::MAX)).max(1.0);
         let used = |nodes: usize| {
@@ -151,10 +167,12 @@ impl PlanAnswer {
         let binding = (0..3).max_by(|one, other| now.taken[*one].total_cmp(&now.taken[*other])).unwrap_or(0);
         let need = std::array::from_fn(|at| with_own[at] + (count(nodes) - 1.0) * own[at]);
         // A room too large for a node is a prediction, too, so its distance from the measured range counts.
-        let oversize = packing.too_large.iter().map(|at| sizes[*at].load);
+        let oversize = too_large_sizes.iter().map(|at| sizes[*at].load);
         let most = loads.iter().copied().chain(oversize);
         let most = most.fold(Features::default(), |most, load| most.with(load, f64::max));
         let beyond = beyond(&models, &most);
+        let mut assumes = assumes(&models, &demand.members(), PublishRhythm::Poisson);
+        assumes.extend(cluster.iter().flat_map(|_| link_assumes()));
         Ok(Self {
             load,
             need: Resources::of(need),
@@ -162,13 +180,79 @@ impl PlanAnswer {
             binding: Resources::NAMES[binding],
             uses: (nodes.saturating_sub(1).max(1)..=nodes + 1).map(used).collect(),
             one_lost,
+            cluster,
             too_large,
             past: far(&models, demand.node, &beyond),
             beyond,
-            assumes: assumes(&models, &demand.members(), PublishRhythm::Poisson),
+            assumes,
             models,
             demand,
         })
+    }
+
+    /// True: the nodes carry all rooms, and a cluster may have as many.
+    pub(super) fn is_possible(&self) -> bool {
+        let past = self.cluster.as_ref().and_then(|cluster| cluster.past_nodes_max);
+        self.too_large.is_empty() && past.is_none()
+    }
+}
+
+/// The rooms on nodes. Each node gives `room` to rooms, and after the loss of a node `all_room`.
+struct Placing {
+    packing: Packing,
+    /// Indexes of the sizes that no node carries.
+    too_large: Vec<usize>,
+    one_lost: OneLost,
+    cluster: Option<ClusterAnswer>,
+}
+
+impl Placing {
+    /// Each room on a single node.
+    fn whole(sizes: &[Alike], room: Resources, all_room: Resources) -> Result<Self, String> {
+        let packing = pack(sizes, room)?;
+        let one_lost = one_lost(sizes, &packing, all_room)?;
+        Ok(Self { too_large: packing.too_large.clone(), packing, one_lost, cluster: None })
+    }
+
+    /// Each room on as many nodes as it needs.
+    fn over_nodes(
+        models: &Models,
+        demand: &Demand,
+        sizes: &[Alike],
+        room: Resources,
+        all_room: Resources,
+    ) -> Result<Self, String> {
+        #[expect(clippy::cast_precision_loss, reason = "a payload is below 64 KiB")]
+        let payload_bytes = demand.traffic.payload_bytes as f64;
+        let whole = |(alike, size): (&Alike, &Size)| Whole {
+            rooms: size.rooms,
+            members: size.viewers,
+            load: alike.load,
+            payload_bytes,
+        };
+        let rooms: Vec<Whole> = sizes.iter().zip(&demand.sizes).map(whole).collect();
+        let site = Site { models, processors: demand.node.processors, room, nodes: 1 };
+        let placed = site.place(&rooms)?;
+        let all_rooms: f64 = demand.sizes.iter().map(|size| f64::from(size.rooms)).sum();
+        let cluster = Cluster {
+            site,
+            rooms: &rooms,
+            placed: &placed,
+            node: demand.node,
+            headroom: demand.headroom,
+            reliable_per_s: demand.traffic.reliable_rate * all_rooms,
+        };
+        let cluster = Some(cluster.answer());
+        let (on_nodes, too_large): (Vec<usize>, Vec<usize>) =
+            (0..sizes.len()).partition(|at| placed.splits[*at].is_some());
+        let on_nodes: Vec<Whole> = on_nodes.into_iter().map(|at| rooms[at]).collect();
+        let one_lost = match placed.nodes() {
+            0 | 1 => OneLost::NoOther,
+            // Members of a lost node spread over the others, so the rooms are spread anew.
+            nodes if Site { room: all_room, ..site }.place(&on_nodes)?.nodes() < nodes => OneLost::Carried,
+            _ => OneLost::NotCarried,
+        };
+        Ok(Self { packing: placed.packing, too_large, one_lost, cluster })
     }
 }
 
@@ -390,16 +474,28 @@ impl fmt::Display for PlanAnswer {
         }
         for TooLarge { rooms, viewers, need, nodes_if_spread } in &self.too_large {
             let Resources { processors, memory_bytes, nic_bits_per_s } = need;
-            writeln!(
+            write!(
                 f,
                 "TOO LARGE    {rooms} {} with {viewers} devices: {processors:.1} processors, {:.1} GiB and {:.2} \
-                 Gbit/s each, more than a node can give. A room is on a single node; spread over nodes it would fill \
-                 {nodes_if_spread:.0}. The figures above leave out such rooms",
+                 Gbit/s each, more than a node can give. ",
                 if *rooms == 1 { "room" } else { "rooms" },
                 memory_bytes / gib,
                 nic_bits_per_s / 1e9
             )?;
+            match self.cluster {
+                None => {
+                    write!(
+                        f,
+                        "A room is on a single node; spread over nodes it would fill {nodes_if_spread:.0}"
+                    )
+                }
+                Some(_) => {
+                    write!(f, "No number of nodes is enough: the order and the links of its home fill a node")
+                }
+            }?;
+            writeln!(f, ". The figures above leave out such rooms")?;
         }
+        self.cluster.iter().try_for_each(|cluster| cluster.fmt(f))?;
         write_assumes(f, &self.assumes)
     }
 }
@@ -418,6 +514,7 @@ pub(crate) mod tests {
             traffic: typed("--chat-rate 5").unwrap(),
             node: node.parse().unwrap(),
             headroom: 0.3,
+            is_cluster: false,
         }
     }
 

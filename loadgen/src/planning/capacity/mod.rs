@@ -2,14 +2,17 @@
 //!
 //! Past the measured range the plan refuses an answer, unless --extrapolate asks for the answer with its
 //! distance. A room is on a single node, spread over the node's shards. A room that needs more than a node is
-//! named, and the plan fails.
+//! named, and the plan fails. With --cluster such a room is spread over nodes.
 
 mod answer;
 mod asked;
+mod cluster;
+mod links;
 mod models;
 mod packing;
 mod page;
 mod point;
+mod spread;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -35,7 +38,7 @@ use point::PointAnswer;
 pub(crate) use models::tests::sweep as known_sweep;
 
 /// Arguments that a point contains already, or has no use for.
-const NOT_WITH_AT: [&str; 11] = [
+const NOT_WITH_AT: [&str; 12] = [
     "viewers",
     "rooms",
     "chat_rate",
@@ -47,6 +50,7 @@ const NOT_WITH_AT: [&str; 11] = [
     "node",
     "headroom",
     "usl",
+    "cluster",
 ];
 
 #[derive(Debug, Args)]
@@ -73,6 +77,10 @@ pub(crate) struct PlanArgs {
     /// The universal scalability law, SIGMA,KAPPA, instead of an estimate from several numbers of processors.
     #[arg(long)]
     usl: Option<Usl>,
+    /// Spread rooms that need more than a node over several nodes, and answer for the whole cluster: NATS servers,
+    /// the links between nodes, the loss of a node.
+    #[arg(long)]
+    cluster: bool,
     /// Answer past the measured range, too.
     #[arg(long)]
     extrapolate: bool,
@@ -114,11 +122,12 @@ fn answer(args: &PlanArgs) -> Result<Verdict, String> {
     let node = args.node.ok_or_else(needed)?;
     allowed_processors(&models, node, args.extrapolate)?;
     let sizes = rooms.sizes(args.viewers)?;
-    let demand = Demand { sizes, traffic: args.traffic, node, headroom: args.headroom };
+    let demand =
+        Demand { sizes, traffic: args.traffic, node, headroom: args.headroom, is_cluster: args.cluster };
     let answer = PlanAnswer::of(models, demand)?;
     allowed(&answer.beyond, &answer.models, args.extrapolate)?;
     show(&answer, &answer.page(), args)?;
-    Ok(if answer.too_large.is_empty() { Verdict::Ok } else { Verdict::ThresholdFailed })
+    Ok(if answer.is_possible() { Verdict::Ok } else { Verdict::ThresholdFailed })
 }
 
 fn read<T: DeserializeOwned>(flag: &str, path: &Path) -> Result<T, String> {
@@ -226,6 +235,7 @@ mod tests {
                 "--node" => "1c,1g,1gbit",
                 "--usl" => "0,0",
                 "--headroom" => "0.1",
+                "--cluster" => "",
                 _ => "2",
             };
             let refused = with(&format!("{flag} {value}")).unwrap_err();

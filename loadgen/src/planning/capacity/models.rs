@@ -119,14 +119,19 @@ impl Models {
     pub(crate) fn need(&self, load: &Features, processors: f64) -> Resources {
         let dearer = self.usl.inflation(processors) / self.usl.inflation(self.processors);
         let sockets = self.socket_bytes_per_connection.unwrap_or(0.0) * load.connections;
-        // Each frame ends with a partial segment, so the number of segments is rounded up for each frame.
-        let segments_per_s = load.frames_per_s + load.bytes_per_s / SEGMENT_PAYLOAD_BYTES;
         Resources {
             processors: self.cpu.at(load) * dearer,
             memory_bytes: self.memory.at(load) + sockets,
-            nic_bits_per_s: 8.0 * (load.bytes_per_s + SEGMENT_BYTES * segments_per_s),
+            nic_bits_per_s: 8.0 * wire_bytes(load.frames_per_s, load.bytes_per_s),
         }
     }
+}
+
+/// Bytes on an Ethernet for `bytes` in `frames`.
+pub(crate) fn wire_bytes(frames: f64, bytes: f64) -> f64 {
+    // Each frame ends with a partial segment, so the number of segments is rounded up for each frame.
+    let segments = frames + bytes / SEGMENT_PAYLOAD_BYTES;
+    bytes + SEGMENT_BYTES * segments
 }
 
 /// Fits the law to the cost of the same work, the rows of `base`, on each number of processors. Rows that fit

@@ -1,12 +1,15 @@
-//! Packs rooms on nodes: each room whole, the largest first, each on the first node with enough left. Pure.
+//! Packs rooms, or parts of rooms, on nodes: each whole, the largest first, each on the first node with enough
+//! left. Pure.
 //!
 //! First fit decreasing needs at most 22 % more nodes than the best packing, for a single resource (Johnson,
 //! 1973). The rooms here are many and small beside a node, or too large for any node.
 
+use super::links::LinkLoad;
 use super::models::Resources;
 use crate::planning::model::Features;
 
-const NODES_MAX: usize = 100_000;
+/// Bounds time and memory for an absurd question.
+pub(crate) const NODES_MAX: usize = 100_000;
 /// The part of a room by which rounding may overfill a node. Without this tolerance an exact fit could fail.
 const ROUNDING: f64 = 1e-9;
 
@@ -16,14 +19,17 @@ pub(crate) struct Alike {
     pub(crate) rooms: u32,
     /// The load of each room.
     pub(crate) load: Features,
-    /// The need of each room, without the own need of a node.
+    /// The need of each room, without the own need of a node. The need of its links is in it.
     pub(crate) need: Resources,
+    /// The links of each room; nothing without a cluster.
+    pub(crate) links: LinkLoad,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packed {
-    left: [f64; 3],
+    pub(crate) left: [f64; 3],
     pub(crate) load: Features,
+    pub(crate) links: LinkLoad,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -56,7 +62,7 @@ pub(crate) fn pack(sizes: &[Alike], room: Resources) -> Result<Packing, String> 
                 return Err(format!("more than {NODES_MAX} nodes"));
             }
             if at == packing.nodes.len() {
-                packing.nodes.push(Packed { left: room.parts(), load: Features::default() });
+                packing.nodes.push(Packed::empty(room));
             }
             rooms -= packing.nodes[at].take(alike, rooms);
         }
@@ -65,6 +71,10 @@ pub(crate) fn pack(sizes: &[Alike], room: Resources) -> Result<Packing, String> 
 }
 
 impl Packed {
+    fn empty(room: Resources) -> Self {
+        Self { left: room.parts(), load: Features::default(), links: LinkLoad::default() }
+    }
+
     /// Takes as many of `rooms` rooms as fit, and returns their number.
     fn take(&mut self, alike: &Alike, rooms: u32) -> u32 {
         let needs = alike.need.parts();
@@ -77,6 +87,7 @@ impl Packed {
             *left -= need * count;
         }
         self.load = self.load.with(alike.load, |all, each| all + each * count);
+        self.links = self.links.with(alike.links, count);
         taken
     }
 }
@@ -89,7 +100,8 @@ mod tests {
 
     fn alike(rooms: u32, processors: f64, memory_bytes: f64) -> Alike {
         let load = Features { connections: processors, ..Features::default() };
-        Alike { rooms, load, need: Resources { processors, memory_bytes, nic_bits_per_s: 0.0 } }
+        let need = Resources { processors, memory_bytes, nic_bits_per_s: 0.0 };
+        Alike { rooms, load, need, links: LinkLoad::default() }
     }
 
     #[test]

@@ -12,19 +12,18 @@ use crate::report::html::{Page, Tone, charts, decimal, grouped, lines, places, r
 
 impl PlanAnswer {
     pub(crate) fn page(&self) -> Page {
-        let fits = self.too_large.is_empty();
         Page {
             title: "roomcast-loadgen plan".to_owned(),
             // A figure past the measured range is a guess.
-            tone: match (fits, &self.past) {
+            tone: match (self.is_possible(), &self.past) {
                 (false, _) => Tone::Bad,
                 (true, Some(_)) => Tone::Odd,
                 (true, None) => Tone::Good,
             },
-            verdict: if fits {
-                format!("{} nodes", grouped(self.nodes as u64))
-            } else {
-                "A room is too large".to_owned()
+            verdict: match (self.too_large.is_empty(), self.is_possible()) {
+                (true, true) => format!("{} nodes", grouped(self.nodes as u64)),
+                (true, false) => format!("{} nodes are too many", grouped(self.nodes as u64)),
+                (false, _) => "A room is too large".to_owned(),
             },
             words: match &self.past {
                 Some(past) => format!("{} decide how many; past what was measured: {past}", self.binding),
