@@ -10,12 +10,14 @@
 //! | `fanout` | processor time per device and frame with the home on another node, over the same on one node | 1.10 |
 //! | `publish` | p99 of a publish at another node, less the p99 at the home of its room | 3 ms |
 //! | `join` | processor time of the home's node for a join elsewhere, less a shard's for a local join | 2 µs |
+//! | `storm` | the same at 20 000 joins a second, of devices that are connected already | 2 µs |
 //! | `cold` | entries on links per flush of rooms of one routed device | 0 |
 //! | `cold` | processor time of an idle node in a cluster, less the time of an idle node alone | 3 % of a core |
 //! | `hot` | entries on links per flush of a room with members on three nodes | 2 |
 //!
-//! `NODES_DEVICES` (5 000) are the devices of `fanout` and `hot`, `NODES_JOINS` (15 000) those of `join`,
-//! `NODES_ROOMS` (20 000) the rooms of `cold`, `NODES_SECONDS` (12) the length of a load.
+//! `NODES_DEVICES` (5 000) are the devices of `fanout`, `hot` and `storm`, `NODES_JOINS` (15 000) those of `join`,
+//! `NODES_STORM` (20 000) the joins of `storm` a second, `NODES_ROOMS` (20 000) the rooms of `cold`, `NODES_SECONDS`
+//! (12) the length of a load.
 
 #[path = "../tests/support/nats.rs"]
 mod nats;
@@ -42,6 +44,8 @@ const REPETITIONS: usize = 3;
 /// Messages a second of `fanout`. Each is a batch of its own: they come more than a window apart.
 const RATE: u64 = 8;
 const PUBLISHES: usize = 1000;
+/// Rooms of `storm`, which each device joins one after the other.
+const STORM_ROOMS: usize = 4;
 /// Messages a second of `cold`, over all rooms.
 const COLD_RATE: u64 = 2000;
 /// Devices of a worker of the load generator, within the descriptors of a process.
@@ -56,8 +60,14 @@ fn main() {
     let wanted = args.iter().find(|arg| !arg.starts_with('-'));
     let runs = |name: &str| wanted.is_none_or(|wanted| name.contains(wanted.as_str()));
     pin_the_load();
-    let parts =
-        [("fanout", fanout as fn()), ("publish", publish), ("join", join), ("cold", cold), ("hot", hot)];
+    let parts = [
+        ("fanout", fanout as fn()),
+        ("publish", publish),
+        ("join", join),
+        ("storm", storm),
+        ("cold", cold),
+        ("hot", hot),
+    ];
     for (name, measure) in parts {
         if runs(name) {
             measure();
@@ -196,12 +206,16 @@ fn flags(pairs: &[(&str, String)]) -> Vec<String> {
 
 /// A room stem whose first room has its home on `home`.
 fn stem_at(home: &Node) -> String {
-    let url = home.viewer_door.to_string();
-    let is_there = |stem: &String| {
-        let answer = get(home.viewer_door, &format!("/v1/route?room={stem}-0")).expect("the door answers");
-        answer.body.contains(&url)
+    stems_at(home).next().expect("one of 200 rooms")
+}
+
+fn stems_at(home: &Node) -> impl Iterator<Item = String> {
+    let door = home.viewer_door;
+    let is_there = move |stem: &String| {
+        let answer = get(door, &format!("/v1/route?room={stem}-0")).expect("the door answers");
+        answer.body.contains(&door.to_string())
     };
-    (0..200).map(|n| format!("bench{n}")).find(is_there).expect("one of 200 rooms")
+    (0..200).map(|n| format!("bench{n}")).filter(is_there)
 }
 
 /// Processor time of the node for each frame written to a device, over the middle of a run.
@@ -383,6 +397,81 @@ fn join() {
     more.sort_by(f64::total_cmp);
     print(&format!(
         "join: median {:.2} µs beyond a local join ({:.2} … {:.2}), target at most 2 µs",
+        more[1], more[0], more[2]
+    ));
+}
+
+/// Devices that are connected to `node`, as members of `room`.
+fn connected(node: &Node, room: &str, count: u64) -> Vec<TcpStream> {
+    let request = format!(
+        "GET /v1/rooms/{room}/ws?encoding=proto HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\n\
+         connection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let connect = |_| {
+        let mut device = TcpStream::connect(node.viewer_door).expect("the door is open");
+        device.set_nodelay(true).expect("it is connected");
+        device.write_all(request.as_bytes()).expect("the door reads");
+        device
+    };
+    let devices = (0..count).map(connect).collect();
+    until("the devices are connected", || metric(node, "roomcast_members") >= count as f64);
+    devices
+}
+
+/// The frame of a device that joins a further room.
+fn join_frame(room: &str) -> Vec<u8> {
+    const MASKED_TEXT: u8 = 0x81;
+    const IS_MASKED: u8 = 0x80;
+    let text = format!(r#"{{"kind":"join","room":"{room}"}}"#);
+    let length = u8::try_from(text.len()).expect("a short name");
+    // A mask of zeroes leaves the text as it is.
+    let head = [MASKED_TEXT, IS_MASKED | length, 0, 0, 0, 0];
+    [head.as_slice(), text.as_bytes()].concat()
+}
+
+fn storm() {
+    let devices = number("NODES_DEVICES", 5000);
+    let pause = Duration::from_secs(1) / u32::try_from(number("NODES_STORM", 20_000)).expect("few");
+    let server_core = std::env::var("BENCH_SERVER_CORE").ok();
+    let load_core = std::env::var("BENCH_LOAD_CORE").ok();
+    let mut more = Vec::new();
+    for repetition in 0..REPETITIONS {
+        let server = server();
+        let names = [("home", server_core.as_deref()), ("edge", load_core.as_deref())];
+        let [home, edge] = nodes(&server, names);
+        let idle = idle_share(&home, || precise_cpu(&home));
+        let mut rooms = stems_at(&home).map(|stem| format!("{stem}-0"));
+        let first = rooms.next().expect("one of 200 rooms");
+        let mut connections = connected(&edge, &first, devices);
+        let frames: Vec<_> = rooms.take(STORM_ROOMS).map(|room| join_frame(&room)).collect();
+        let joins = devices * frames.len() as u64;
+        let cpu = precise_cpu(&home);
+        let began = now();
+        let mut due = began;
+        for frame in &frames {
+            for device in &mut connections {
+                park_timeout(due.saturating_duration_since(now()));
+                due += pause;
+                device.write_all(frame).expect("the door reads");
+            }
+        }
+        // The gauge of members moves once a second, so it tells nothing of the rate.
+        let rate = joins as f64 / (now() - began).as_secs_f64();
+        until("the devices have joined", || metric(&edge, "roomcast_members") >= (devices + joins) as f64);
+        let took = now() - began;
+        let spent = (precise_cpu(&home) - cpu).saturating_sub(took.mul_f64(idle));
+        let forwarded = spent.div_f64(joins as f64);
+        let local = local_join(joins);
+        let beyond = (forwarded.as_secs_f64() - local.as_secs_f64()) * 1e6;
+        print(&format!(
+            "storm {repetition}: {joins} joins, {rate:.0} a second: {forwarded:.2?} of the home's node for each, \
+             {local:.2?} of a shard for a local one: {beyond:.2} µs more"
+        ));
+        more.push(beyond);
+    }
+    more.sort_by(f64::total_cmp);
+    print(&format!(
+        "storm: median {:.2} µs beyond a local join ({:.2} … {:.2}), target at most 2 µs",
         more[1], more[0], more[2]
     ));
 }

@@ -6,6 +6,7 @@
 //! A reset loses all words on their way. Words that a shard had said before it took the reset are dropped here, up to
 //! its `ResetTaken`.
 
+mod crowd;
 mod peer;
 mod shards;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The words between nodes in bytes (`proto/cluster.proto`).
 //!
 //! A node reads the bytes of another node as a stranger's: names, numbers and sizes are checked here, so a shard
-//! never sees a word that no shard can say. A word takes at most about 30 times its bytes in memory, and an
+//! never sees a word that no shard can say. A word takes at most about 50 times its bytes in memory, and an
 //! entry of a link has a bound.
 
 mod calls;
@@ -19,7 +19,6 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::calls::{CallOutcome, NodeRequest};
-use crate::shard::lane::{Control, Delivery};
 use crate::shard::ways::NodeWord;
 pub(super) use frames::{FramesSent, FramesTaken};
 use roomcast_core::limits::LINK_BUNDLED_BYTES_MAX;
@@ -50,14 +49,14 @@ pub(super) enum Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BadWord;
 
-/// The bytes of a word of a segment.
-pub(super) fn control(control: &Control) -> Bytes {
-    encode(pb::word::Word::Control(control::encode(control)))
-}
-
-/// The bytes of a word of a home. Ages are those at `now`.
-pub(super) fn delivery(delivery: &Delivery, frames: &mut FramesSent, now: Instant) -> Bytes {
-    encode(pb::word::Word::Delivery(delivery::encode(delivery, frames, now)))
+/// The bytes of a word of a shard. Ages are those at `now`.
+pub(super) fn said(word: &NodeWord, frames: &mut FramesSent, now: Instant) -> Bytes {
+    encode(match word {
+        NodeWord::Joins { room, joins } => pb::word::Word::Joins(control::encode_joins(room, joins)),
+        NodeWord::ToHome(control) => pb::word::Word::Control(control::encode(control)),
+        NodeWord::ToBranch(delivery) => pb::word::Word::Delivery(delivery::encode(delivery, frames, now)),
+        NodeWord::ResetTaken => unreachable!("the exchange takes this word"),
+    })
 }
 
 /// The bytes of a call.
@@ -85,6 +84,7 @@ impl Word {
         frames.begin_word(shares);
         let word = pb::Word::decode(entry).map_err(|_| BadWord)?.word.ok_or(BadWord)?;
         Ok(match word {
+            pb::word::Word::Joins(joins) => Self::Node(control::decode_joins(&joins)?),
             pb::word::Word::Control(control) => Self::Node(NodeWord::ToHome(control::decode(control)?)),
             pb::word::Word::Delivery(delivery) => {
                 Self::Node(NodeWord::ToBranch(delivery::decode(delivery, frames, now)?))

@@ -15,7 +15,9 @@ use crossbeam_queue::ArrayQueue;
 
 use roomcast_core::cluster::NodeKey;
 use roomcast_core::fanout::segment::{Level, RefreshFrame, StreamPlace};
-use roomcast_core::limits::{CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX};
+use roomcast_core::limits::{
+    CONTROL_LANE_ENTRIES_MAX, CONTROL_WAITING_MAX, FRAME_LANE_FRAMES_MAX, NODE_WORD_JOINS_MAX,
+};
 use roomcast_core::named;
 use roomcast_core::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use roomcast_core::room::{CarryWant, Join, LatestPlace, RefreshWant, SegmentSaid};
@@ -81,7 +83,7 @@ pub(crate) enum HomeSaid {
 }
 
 /// The answer to a join.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Welcome {
     /// The member holds everything up to this batch.
     pub(crate) seq: Seq,
@@ -103,6 +105,58 @@ pub(crate) struct Welcome {
     pub(crate) frame: Bytes,
     /// Older history, to follow in pieces: the newest first.
     pub(crate) pieces: Arc<[Bytes]>,
+    /// Further members with the same welcome, between nodes. No segment hears of them: its connections are welcomed
+    /// one by one. At most `NODE_WORD_JOINS_MAX - 1`.
+    pub(crate) also: Vec<AlsoWelcomed>,
+}
+
+/// A further member of a welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AlsoWelcomed {
+    /// The shard of the connection on its node.
+    pub(crate) shard: u16,
+    /// The connection, as the join named it.
+    pub(crate) connection: u64,
+    /// Number of the join.
+    pub(crate) join: u32,
+    /// The offset behind which receipts count the member.
+    pub(crate) counts_from: u64,
+    /// A hash of the device's name; 0: receipts count the member without a name.
+    pub(crate) device: u64,
+}
+
+impl Welcome {
+    /// True for a welcome of the same room that has the same bytes, if the members of both fit into a word.
+    pub(super) fn may_absorb(&self, other: &Self) -> bool {
+        let of_all = |place: StreamPlace| StreamPlace { counts_from: 0, device: 0, ..place };
+        self.frame.as_ptr() == other.frame.as_ptr()
+            && self.frame.len() == other.frame.len()
+            && Arc::ptr_eq(&self.pieces, &other.pieces)
+            && (self.seq, self.encoding, self.epoch) == (other.seq, other.encoding, other.epoch)
+            && of_all(self.place) == of_all(other.place)
+            && self.latest == other.latest
+            && self.also.len() + other.also.len() + 2 <= NODE_WORD_JOINS_MAX
+    }
+
+    /// Takes in the members of another welcome.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        let StreamPlace { counts_from, device, .. } = other.place;
+        let Self { shard, connection, join, .. } = *other;
+        self.also.push(AlsoWelcomed { shard, connection, join, counts_from, device });
+        self.also.extend(&other.also);
+    }
+
+    /// The welcomes of all members, each alone.
+    pub(crate) fn apart(mut self) -> Vec<Self> {
+        let also = std::mem::take(&mut self.also);
+        let further = also.into_iter().map(|member| {
+            let AlsoWelcomed { shard, connection, join, counts_from, device } = member;
+            let place = StreamPlace { counts_from, device, ..self.place };
+            Self { shard, connection, join, place, ..self.clone() }
+        });
+        let further: Vec<_> = further.collect();
+        std::iter::once(self).chain(further).collect()
+    }
 }
 
 /// The answer to a join the home refuses.

@@ -21,6 +21,8 @@ pub(super) struct Nodes {
     changes: u64,
     stood: Stood,
     way: LaneEnd<ToNode, FromNode>,
+    /// The last word of the turn, while a further join or welcome may join it. It leaves before any other word.
+    last: Option<ToNode>,
     wake: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -38,7 +40,7 @@ impl Nodes {
         let WayOut { way, wake } = out;
         let way = LaneEnd::new(Arc::clone(&way.out), Arc::clone(&way.back));
         // Slots that have a home already are news as well.
-        Self { slots, changes: 0, stood: Stood::default(), way, wake }
+        Self { slots, changes: 0, stood: Stood::default(), way, last: None, wake }
     }
 
     /// The home of a room's slot.
@@ -52,8 +54,27 @@ impl Nodes {
     }
 
     /// Sends a word, behind all waiting ones.
-    pub(super) fn send(&mut self, word: ToNode) -> LaneSent {
-        self.way.send(word)
+    pub(super) fn send(&mut self, said: ToNode) -> LaneSent {
+        let ToNode { node, mut word } = said;
+        if let Some(last) = self.last.as_mut().filter(|last| last.node == node) {
+            match last.word.absorb(word) {
+                None => return LaneSent::Yes,
+                Some(apart) => word = apart,
+            }
+        }
+        self.send_last();
+        if word.is_of_storm() {
+            self.last = Some(ToNode { node, word });
+            return LaneSent::Yes;
+        }
+        self.way.send(ToNode { node, word })
+    }
+
+    fn send_last(&mut self) {
+        if let Some(last) = self.last.take() {
+            // No batch, so it never lapses.
+            self.way.send(last);
+        }
     }
 
     /// True if so much waits for the way that newcomers are refused.
@@ -62,11 +83,12 @@ impl Nodes {
     }
 
     pub(super) fn is_quiet(&self) -> bool {
-        self.way.is_quiet()
+        self.last.is_none() && self.way.is_quiet()
     }
 
     /// Sends waiting words, and wakes the cluster's thread. True if words still wait.
     fn pump(&mut self) -> bool {
+        self.send_last();
         let is_stuck = self.way.pump() || self.way.pump_gaps();
         if std::mem::take(&mut self.way.touched) {
             (self.wake)();
@@ -100,10 +122,11 @@ impl<S: Socket> Shard<S> {
         if self.branches.is_none() {
             return false;
         }
-        for taken in 1..=TURN_ENTRIES_MAX {
-            let Some(from) = self.homes.nodes.as_ref().and_then(|nodes| nodes.way.back.pop()) else { break };
+        let mut taken = 0;
+        while let Some(from) = self.homes.nodes.as_ref().and_then(|nodes| nodes.way.back.pop()) {
+            taken += if let FromNode::Word { word, .. } = &from { word.count() } else { 1 };
             self.take_from_node(from, now);
-            if taken == TURN_ENTRIES_MAX {
+            if taken >= TURN_ENTRIES_MAX {
                 return true;
             }
         }
@@ -139,6 +162,9 @@ impl<S: Socket> Shard<S> {
     fn take_from_node(&mut self, from: FromNode, now: Now) {
         let (Some(branches), Some(nodes)) = (&mut self.branches, &mut self.homes.nodes) else { return };
         match from {
+            FromNode::Word { node, word: NodeWord::Joins { room, joins } } => {
+                self.homes.hear_joins(node, &room, joins, now);
+            }
             FromNode::Word { node, word: NodeWord::ToHome(control) } => {
                 self.homes.hear_node(node, control, now);
             }

@@ -9,16 +9,24 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
-use super::lane::{Control, Delivery, Frames};
+use super::lane::{Control, Delivery, Frames, HomeSaid};
 use super::slots::Slots;
 use roomcast_core::cluster::NodeKey;
-use roomcast_core::limits::NODE_WAY_ENTRIES_MAX;
+use roomcast_core::limits::{NODE_WAY_ENTRIES_MAX, NODE_WORD_JOINS_MAX};
+use roomcast_core::room::Join;
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
 /// Words of a room between two nodes.
 #[derive(Debug)]
 pub(crate) enum NodeWord {
-    /// A branch speaks to the home of its room.
+    /// Joins of a branch, in order, for the home of its room. At most `NODE_WORD_JOINS_MAX`.
+    Joins {
+        /// The room.
+        room: RoomName,
+        /// The joins.
+        joins: Vec<Join>,
+    },
+    /// A branch says anything else to the home of its room.
     ToHome(Control),
     /// A home speaks to a branch of its room.
     ToBranch(Delivery),
@@ -26,6 +34,53 @@ pub(crate) enum NodeWord {
     /// link, and are dropped: a departure among them would be counted off a member of the new link. No other node
     /// says this.
     ResetTaken,
+}
+
+impl NodeWord {
+    /// The room of the word. `None` for a word to the cluster's thread.
+    pub(crate) fn room(&self) -> Option<&RoomName> {
+        match self {
+            Self::Joins { room, .. }
+            | Self::ToHome(Control { room, .. })
+            | Self::ToBranch(Delivery { room, .. }) => Some(room),
+            Self::ResetTaken => None,
+        }
+    }
+
+    /// True for words that come by the thousand in a storm of joins, and are told together.
+    pub(crate) fn is_of_storm(&self) -> bool {
+        matches!(self, Self::Joins { .. } | Self::ToBranch(Delivery { said: HomeSaid::Welcome(_), .. }))
+    }
+
+    /// The joins, or the members of the welcome. 1 for other words.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::Joins { joins, .. } => joins.len(),
+            Self::ToBranch(Delivery { said: HomeSaid::Welcome(welcome), .. }) => 1 + welcome.also.len(),
+            _ => 1,
+        }
+    }
+
+    /// Takes in the next word of the same room: joins behind joins, or a welcome behind one with the same bytes. Each
+    /// join keeps its ticket and its answer. Gives the word back if the two stay apart.
+    pub(crate) fn absorb(&mut self, next: Self) -> Option<Self> {
+        match (self, next) {
+            (Self::Joins { room, joins }, Self::Joins { room: of, joins: more })
+                if *room == of && joins.len() + more.len() <= NODE_WORD_JOINS_MAX =>
+            {
+                joins.extend(more);
+                None
+            }
+            (
+                Self::ToBranch(Delivery { room, run, said: HomeSaid::Welcome(welcome) }),
+                Self::ToBranch(Delivery { room: of, run: in_run, said: HomeSaid::Welcome(more) }),
+            ) if *room == of && *run == in_run && welcome.may_absorb(&more) => {
+                welcome.absorb(&more);
+                None
+            }
+            (_, next) => Some(next),
+        }
+    }
 }
 
 /// A word of a shard to another node.

@@ -54,8 +54,6 @@ pub enum LinkEntry<T> {
     },
     /// An entry that is repeated until an ack.
     Kept(Bytes),
-    /// Such an entry that comes in crowds, and may wait up to `LINK_CROWD_PAUSE` for others: one message for all.
-    Crowd(Bytes),
 }
 
 /// News of a link for the owner.

@@ -76,9 +76,17 @@ pub const LINK_MESSAGE_BYTES_MAX: usize = MIB;
 pub const LINK_HEADER_BYTES_MAX: usize = 16 * KIB;
 /// Bytes of a message of several entries. Above: the next message takes the rest.
 pub const LINK_BUNDLE_BYTES_MAX: usize = 64 * KIB;
-/// Pause between two messages of a link with joins, welcomes, departures or acknowledgements alone. A join storm costs
-/// a message for each pause, and not for each join.
+/// Pause between two crowds of a link: joins, welcomes, departures and acknowledgements gather meanwhile. A join storm
+/// costs a message for each pause, and not for each join.
 pub const LINK_CROWD_PAUSE: Duration = Duration::from_millis(10);
+/// Joins, welcomes and other words of a crowd. At the bound: the crowd leaves at once.
+pub const LINK_CROWD_MAX: usize = 256;
+/// Joins, or members of a welcome, in a word between nodes. Above: the next word takes the rest; a word with more is
+/// dropped.
+pub const NODE_WORD_JOINS_MAX: usize = 256;
+/// Words at the end of a crowd among which a word looks for one of its room that takes it in. Above: the word stays
+/// apart.
+pub const LINK_CROWD_LOOKS_MAX: usize = 8;
 /// Bytes of an entry in a message of several. Above: the entry has a message of its own.
 pub const LINK_BUNDLED_BYTES_MAX: usize = 8 * KIB;
 /// Entries of a message. Above: the next message takes the rest; a message with more is refused.

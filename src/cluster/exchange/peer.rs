@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
+use super::crowd::Crowd;
 use super::shards::ShardEnds;
 use crate::cluster::calls::{CallFailed, CallIn, CallOut, CallOutcome, NodeAnswer, NodeRequest};
 use crate::cluster::shown::LinkLag;
@@ -22,7 +23,6 @@ use roomcast_core::limits::{
     LINK_ANSWERS_BYTES_MAX, LINK_BESIDE_ANSWER_BYTES, LINK_CALL_BYTES_MAX, LINK_CALLS_MAX,
     LINK_ENTRY_BYTES_MAX, LINK_KEPT_BYTES_MAX, NODE_CALL_AGE_MAX,
 };
-use roomcast_core::room::SegmentSaid;
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
 /// The batch of an entry.
@@ -41,6 +41,8 @@ pub(super) struct Peer {
     node: NodeKey,
     incarnation: u64,
     link: Link<BatchTag>,
+    /// Words that gather before they are given to the link.
+    crowd: Crowd,
     /// The other node speaks another version: nothing is sent or taken.
     is_closed: bool,
     sent: FramesSent,
@@ -70,6 +72,9 @@ struct StuckWord {
     told: FromNode,
 }
 
+/// The link begins anew: the news tell of it.
+struct LinkReset;
+
 /// The events of a link since the last look.
 #[derive(Debug, Default)]
 pub(super) struct PeerNews {
@@ -83,6 +88,7 @@ impl Peer {
             node,
             incarnation: ends.peer,
             link: Link::new(ends, generation, now),
+            crowd: Crowd::default(),
             is_closed: false,
             sent: FramesSent::default(),
             taken: FramesTaken::default(),
@@ -130,6 +136,7 @@ impl Peer {
 
     /// Gives up everything on its way: the outcome of calls is unknown, and the other node waits for no answer.
     pub(super) fn give_up(&mut self) {
+        self.crowd.forget();
         self.stuck = None;
         self.asked.clear();
         self.answers.clear();
@@ -155,34 +162,39 @@ impl Peer {
 
     /// Says a word of a shard.
     pub(super) fn say(&mut self, shard: usize, word: NodeWord, now: Instant) {
-        self.sent.begin(self.link.generation());
+        if Crowd::takes(&word) {
+            return self.crowd.push(word);
+        }
+        // In order: a welcome at seq 5 comes before batch 6.
+        if self.send_crowd(now).is_err() {
+            return;
+        }
+        let bytes = self.encode(&word, now);
         let entry = match word {
-            NodeWord::ToHome(control) => {
-                let bytes = wire::control(&control);
-                match control.said {
-                    SegmentSaid::Join(_)
-                    | SegmentSaid::Left(_)
-                    | SegmentSaid::Acked { .. }
-                    | SegmentSaid::AckedEarly { .. } => LinkEntry::Crowd(bytes),
-                    _ => LinkEntry::Kept(bytes),
-                }
+            NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Level(level) }) => {
+                LinkEntry::Batch { bytes, tag: BatchTag { shard, room, run, seq: level.seq } }
             }
-            NodeWord::ToBranch(delivery) => {
-                let bytes = wire::delivery(&delivery, &mut self.sent, now);
-                match delivery {
-                    Delivery { room, run, said: HomeSaid::Level(level) } => {
-                        LinkEntry::Batch { bytes, tag: BatchTag { shard, room, run, seq: level.seq } }
-                    }
-                    Delivery { said: HomeSaid::Welcome(_) | HomeSaid::Refused(_), .. } => {
-                        LinkEntry::Crowd(bytes)
-                    }
-                    _ => LinkEntry::Kept(bytes),
-                }
-            }
-            // The exchange takes this word.
-            NodeWord::ResetTaken => return,
+            _ => LinkEntry::Kept(bytes),
         };
         self.link.push(entry, now);
+    }
+
+    /// Gives the crowd to the link. An error: the link has begun anew, and words of before are lost.
+    fn send_crowd(&mut self, now: Instant) -> Result<(), LinkReset> {
+        let generation = self.link.generation();
+        for word in self.crowd.leave(now) {
+            let bytes = self.encode(&word, now);
+            self.link.push(LinkEntry::Kept(bytes), now);
+            if self.link.generation() != generation {
+                return Err(LinkReset);
+            }
+        }
+        Ok(())
+    }
+
+    fn encode(&mut self, word: &NodeWord, now: Instant) -> Bytes {
+        self.sent.begin(self.link.generation());
+        wire::said(word, &mut self.sent, now)
     }
 
     /// Makes a call, or refuses it.
@@ -245,6 +257,10 @@ impl Peer {
         if self.is_closed {
             return;
         }
+        if self.crowd.is_due(now) {
+            // The caller hears of a reset by the news.
+            let _reset = self.send_crowd(now);
+        }
         self.link.due(now);
         while let Some(call) = self.calls.first_entry().filter(|call| call.get().until <= now) {
             // The door may have given up.
@@ -276,8 +292,8 @@ impl Peer {
             // A gap past the bound of the link is the reset's own event.
             let Some((room, (run, seq))) = gaps.pop_first() else { return news };
             let gap = Delivery { room, run, said: HomeSaid::Gap { seq } };
-            self.sent.begin(self.link.generation());
-            self.link.push(LinkEntry::Kept(wire::delivery(&gap, &mut self.sent, now)), now);
+            let bytes = self.encode(&NodeWord::ToBranch(gap), now);
+            self.link.push(LinkEntry::Kept(bytes), now);
         }
     }
 
@@ -299,11 +315,7 @@ impl Peer {
             self.taken.begin(self.link.generation());
             match Word::decode(entry, &mut self.taken, now) {
                 Ok(Word::Node(word)) => {
-                    let room = match &word {
-                        NodeWord::ToHome(control) => control.room.clone(),
-                        NodeWord::ToBranch(delivery) => delivery.room.clone(),
-                        NodeWord::ResetTaken => continue,
-                    };
+                    let Some(room) = word.room().cloned() else { continue };
                     let told = FromNode::Word { node: self.node, word };
                     if let Err(told) = shards.tell(&room, told) {
                         self.stuck = Some(StuckWord { room, told });
@@ -357,7 +369,7 @@ impl Peer {
             return None;
         }
         let call = self.calls.first_key_value().map(|(_, call)| call.until);
-        self.link.poll_deadline().into_iter().chain(call).min()
+        self.link.poll_deadline().into_iter().chain(self.crowd.poll_deadline()).chain(call).min()
     }
 
     pub(super) fn take_tally(&mut self) -> LinkTally {

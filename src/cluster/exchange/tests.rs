@@ -14,7 +14,7 @@ use crate::shard::ways::{FromNode, Way};
 use roomcast_core::fanout::segment::Level;
 use roomcast_core::limits::{LINK_CALLS_MAX, NODE_CALL_AGE_MAX};
 use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
-use roomcast_core::room::{CarryWant, Reach, RefreshWant, SegmentSaid};
+use roomcast_core::room::{CarryWant, Join, Reach, RefreshWant, SegmentSaid};
 
 const SEEDS: u64 = 500;
 const SHARDS: usize = 2;
@@ -66,6 +66,7 @@ struct Reached {
     repeats: u64,
     stale: u64,
     full_ways: u64,
+    together: u64,
     answered: u64,
     unknown: u64,
     busy: u64,
@@ -86,6 +87,11 @@ struct World {
     delay_ms: u64,
     is_cut: [bool; 2],
     reached: Reached,
+}
+
+fn join(connection: u64) -> Join {
+    let encoding = Encoding::Json;
+    Join { shard: 0, connection, join: 1, encoding, seen: None, cursor: None, device: 0, moved: false }
 }
 
 fn side(index: usize) -> Side {
@@ -159,7 +165,7 @@ impl World {
         let spoken = self.spoken[side].get_mut(&room).unwrap();
         spoken.next += 1;
         let number = spoken.next;
-        let sort = self.rng.u8(..4);
+        let sort = self.rng.u8(..5);
         if sort < 2 { &mut spoken.batches } else { &mut spoken.kept }.insert(number, life);
         let run = Run(life);
         let frame = self.frames[self.rng.usize(..self.frames.len())].clone();
@@ -182,6 +188,8 @@ impl World {
                 let said = HomeSaid::Carry { want, seq: Seq(number), frame: Some(frame), floor };
                 NodeWord::ToBranch(Delivery { room, run, said })
             }
+            // A word of a crowd. The device names the life to the listener.
+            3 => NodeWord::Joins { room, joins: vec![Join { device: life, ..join(number) }] },
             _ => {
                 let want = RefreshWant {
                     encoding: Encoding::Json,
@@ -243,6 +251,13 @@ impl World {
             }
         };
         let (room, run, number) = match word {
+            NodeWord::Joins { room, joins } => {
+                self.reached.together += u64::from(joins.len() > 1);
+                for Join { device, connection, .. } in joins {
+                    self.note(side, shard, &room, Run(device), connection);
+                }
+                return;
+            }
             NodeWord::ToHome(Control { room, run, said: SegmentSaid::Refresh(want) }) => {
                 (room, run.unwrap(), want.since.0)
             }
@@ -262,9 +277,13 @@ impl World {
             },
             word => panic!("nobody said {word:?}"),
         };
-        assert_eq!(shard, directory::home(&room, KEYS[side], SHARDS), "the shard of the room");
+        self.note(side, shard, &room, run, number);
+    }
+
+    fn note(&mut self, side: usize, shard: usize, room: &RoomName, run: Run, number: u64) {
+        assert_eq!(shard, directory::home(room, KEYS[side], SHARDS), "the shard of the room");
         let resets = self.sides[side].shards[shard].resets;
-        let spoken = self.spoken[1 - side].get_mut(&room).unwrap();
+        let spoken = self.spoken[1 - side].get_mut(room).unwrap();
         assert!(number > spoken.last, "in order, and once");
         if spoken.last > 0 && spoken.last_life != run.0 {
             assert!(resets > spoken.resets_at_last, "the hearer was told of the reset");
@@ -454,15 +473,16 @@ impl World {
 
 #[test]
 fn words_of_many_rooms_keep_their_order_and_each_call_has_one_answer() {
-    let mut all = [0; 9];
+    let mut all = [0; 10];
     let one = std::env::var("ROOMCAST_EXCHANGE").ok().map(|seed| seed.parse().unwrap());
     for seed in one.map_or(0..SEEDS, |seed| seed..seed + 1) {
         let mut world = World::new(seed);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
         assert!(outcome.is_ok(), "ROOMCAST_EXCHANGE={seed}");
-        let Reached { resets, lapses, repeats, stale, full_ways, answered, unknown, busy, partings, .. } =
-            world.reached;
-        let reached = [resets, lapses, repeats, stale, full_ways, answered, unknown, busy, partings];
+        let Reached { resets, lapses, repeats, stale, full_ways, together, .. } = world.reached;
+        let Reached { answered, unknown, busy, partings, .. } = world.reached;
+        let reached =
+            [resets, lapses, repeats, stale, full_ways, together, answered, unknown, busy, partings];
         all.iter_mut().zip(reached).for_each(|(all, reached)| *all += reached);
     }
     assert!(one.is_some() || all.iter().all(|count| *count >= 50), "{all:?}");

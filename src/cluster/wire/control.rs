@@ -8,9 +8,10 @@ use super::numbers::{
 };
 use super::{BadWord, pb};
 use crate::shard::lane::Control;
+use crate::shard::ways::NodeWord;
 use pb::control::Said;
-use roomcast_core::limits::{RECEIPTS_MAX, STRETCH_MAX_PERMILLE};
-use roomcast_core::room::id::{Cursor, Epoch, Run, Seen};
+use roomcast_core::limits::{NODE_WORD_JOINS_MAX, RECEIPTS_MAX, STRETCH_MAX_PERMILLE};
+use roomcast_core::room::id::{Cursor, Epoch, RoomName, Run, Seen};
 use roomcast_core::room::pace::STRETCH_NONE;
 use roomcast_core::room::receipt::Acks;
 use roomcast_core::room::{Counts, Departure, EarlyAck, Join, SegmentSaid, WriteCost};
@@ -25,7 +26,7 @@ pub(super) fn encode(control: &Control) -> pb::Control {
 
 fn encode_said(said: &SegmentSaid) -> Said {
     match said {
-        SegmentSaid::Join(join) => Said::Join(encode_join(*join)),
+        SegmentSaid::Join(_) => unreachable!("joins are a word of their own"),
         SegmentSaid::Left(left) => Said::Left(pb::Departure {
             encoding: encoding_number(left.encoding),
             epoch: epoch_number(left.epoch),
@@ -68,7 +69,19 @@ fn encode_said(said: &SegmentSaid) -> Said {
     }
 }
 
-fn encode_join(join: Join) -> pb::Join {
+pub(super) fn encode_joins(room: &RoomName, joins: &[Join]) -> pb::Joins {
+    pb::Joins { room: room.as_str().into(), joins: joins.iter().map(encode_join).collect() }
+}
+
+pub(super) fn decode_joins(said: &pb::Joins) -> Result<NodeWord, BadWord> {
+    if !(1..=NODE_WORD_JOINS_MAX).contains(&said.joins.len()) {
+        return Err(BadWord);
+    }
+    let joins = said.joins.iter().map(decode_join).collect::<Result<_, _>>()?;
+    Ok(NodeWord::Joins { room: room(&said.room)?, joins })
+}
+
+fn encode_join(join: &Join) -> pb::Join {
     pb::Join {
         shard: join.shard.into(),
         connection: join.connection,
@@ -83,17 +96,14 @@ fn encode_join(join: Join) -> pb::Join {
 
 pub(super) fn decode(control: pb::Control) -> Result<Control, BadWord> {
     let pb::Control { room: name, run, said } = control;
-    let said = said.ok_or(BadWord)?;
-    // A join opens the room. All other words belong to one life of the room.
-    if run.is_none() && !matches!(said, Said::Join(_)) {
-        return Err(BadWord);
-    }
-    Ok(Control { room: room(&name)?, run: run.map(Run), said: decode_said(said)? })
+    let said = decode_said(said.ok_or(BadWord)?)?;
+    // Only joins know no life of the room.
+    let run = Run(run.ok_or(BadWord)?);
+    Ok(Control { room: room(&name)?, run: Some(run), said })
 }
 
 fn decode_said(said: Said) -> Result<SegmentSaid, BadWord> {
     Ok(match said {
-        Said::Join(join) => SegmentSaid::Join(decode_join(&join)?),
         Said::Left(left) => SegmentSaid::Left(Departure {
             encoding: encoding(left.encoding)?,
             epoch: left.epoch.map(Epoch),

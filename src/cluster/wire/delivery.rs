@@ -13,10 +13,10 @@ use super::numbers::{
     room, seq, shard, within, within_number,
 };
 use super::{BadWord, pb};
-use crate::shard::lane::{Delivery, HomeSaid, JoinRefused, Welcome};
+use crate::shard::lane::{AlsoWelcomed, Delivery, HomeSaid, JoinRefused, Welcome};
 use pb::delivery::Said;
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
-use roomcast_core::limits::NODE_PIECES_MAX;
+use roomcast_core::limits::{NODE_PIECES_MAX, NODE_WORD_JOINS_MAX};
 use roomcast_core::room::id::{Epoch, Run};
 
 pub(super) fn encode(delivery: &Delivery, frames: &mut FramesSent, now: Instant) -> pb::Delivery {
@@ -86,6 +86,17 @@ fn encode_welcome(welcome: &Welcome, frames: &mut FramesSent) -> pb::Welcome {
         latest: welcome.latest.map(latest_message),
         frame: Some(frames.encode(&welcome.frame)),
         pieces: frames.encode_all(&welcome.pieces),
+        also: welcome.also.iter().map(encode_also).collect(),
+    }
+}
+
+fn encode_also(member: &AlsoWelcomed) -> pb::AlsoWelcomed {
+    pb::AlsoWelcomed {
+        shard: member.shard.into(),
+        connection: member.connection,
+        join: member.join,
+        counts_from: counts_from_number(member.counts_from),
+        device: member.device,
     }
 }
 
@@ -160,6 +171,9 @@ fn decode_welcome(welcome: pb::Welcome, frames: &mut FramesTaken) -> Result<Welc
     let frame = frames.decode(welcome.frame.unwrap_or_default());
     let pieces = decode_pieces(welcome.pieces, frames)?;
     let place = welcome.place.ok_or(BadWord)?;
+    if welcome.also.len() >= NODE_WORD_JOINS_MAX {
+        return Err(BadWord);
+    }
     Ok(Welcome {
         seq: seq(welcome.seq)?,
         shard: shard(welcome.shard)?,
@@ -178,6 +192,17 @@ fn decode_welcome(welcome: pb::Welcome, frames: &mut FramesTaken) -> Result<Welc
         latest: latest(welcome.latest)?,
         frame: frame?,
         pieces,
+        also: welcome.also.iter().map(decode_also).collect::<Result<_, _>>()?,
+    })
+}
+
+fn decode_also(member: &pb::AlsoWelcomed) -> Result<AlsoWelcomed, BadWord> {
+    Ok(AlsoWelcomed {
+        shard: shard(member.shard)?,
+        connection: member.connection,
+        join: member.join,
+        counts_from: counts_from(member.counts_from)?,
+        device: member.device,
     })
 }
 

@@ -9,9 +9,11 @@ use hyper::{Method, StatusCode};
 
 use super::*;
 use crate::cluster::calls::{CallFailed, NodeAnswer};
-use crate::shard::lane::{HomeSaid, JoinRefusal, JoinRefused, Welcome};
+use crate::shard::lane::{AlsoWelcomed, Control, Delivery, HomeSaid, JoinRefusal, JoinRefused, Welcome};
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
-use roomcast_core::limits::{INTEGER_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, SHARDS_MAX};
+use roomcast_core::limits::{
+    INTEGER_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, NODE_WORD_JOINS_MAX, SHARDS_MAX,
+};
 use roomcast_core::room::id::{Cursor, Encoding, Epoch, RoomName, Run, Seen, Seq};
 use roomcast_core::room::receipt::Acks;
 use roomcast_core::room::{
@@ -28,9 +30,7 @@ enum Made {
 
 fn bytes_of(made: &Made, frames: &mut FramesSent, now: Instant) -> Bytes {
     match made {
-        Made::Node(NodeWord::ToHome(said)) => control(said),
-        Made::Node(NodeWord::ToBranch(said)) => delivery(said, frames, now),
-        Made::Node(NodeWord::ResetTaken) => unreachable!("no word of a link"),
+        Made::Node(word) => said(word, frames, now),
         Made::Call(number, request) => call(*number, request),
         Made::Answer(number, outcome) => answer(*number, outcome),
     }
@@ -149,18 +149,54 @@ impl Drawn {
         acks
     }
 
+    fn join(&mut self) -> Join {
+        Join {
+            shard: self.rng.u16(..256),
+            connection: self.rng.u64(..),
+            join: self.rng.u32(..),
+            encoding: self.encoding(),
+            seen: self.rng.bool().then(|| Seen { run: Run(self.rng.u64(..)), seq: Seq(7) }),
+            cursor: self.rng.bool().then(|| Cursor { epoch: Epoch(self.rng.u64(..)), offset: 9 }),
+            device: self.rng.u64(..),
+            moved: self.rng.bool(),
+        }
+    }
+
+    fn welcome(&mut self, also: usize) -> Welcome {
+        Welcome {
+            seq: self.seq(),
+            shard: self.rng.u16(..256),
+            connection: self.rng.u64(..),
+            join: self.rng.u32(..),
+            encoding: self.encoding(),
+            epoch: self.epoch(),
+            place: StreamPlace {
+                sent: self.integer(),
+                head: self.integer(),
+                acked: self.integer(),
+                counts_from: self.counts_from(),
+                device: self.rng.u64(..),
+                ack_within: self.within(),
+            },
+            latest: self.latest(),
+            frame: self.frame(),
+            pieces: self.pieces(),
+            also: (0..also).map(|_| self.also()).collect(),
+        }
+    }
+
+    fn also(&mut self) -> AlsoWelcomed {
+        AlsoWelcomed {
+            shard: self.rng.u16(..256),
+            connection: self.rng.u64(..),
+            join: self.rng.u32(..),
+            counts_from: self.counts_from(),
+            device: self.rng.u64(..),
+        }
+    }
+
     fn segment_said(&mut self, sort: u8) -> SegmentSaid {
         match sort {
-            0 => SegmentSaid::Join(Join {
-                shard: self.rng.u16(..256),
-                connection: self.rng.u64(..),
-                join: self.rng.u32(..),
-                encoding: self.encoding(),
-                seen: self.rng.bool().then(|| Seen { run: Run(self.rng.u64(..)), seq: Seq(7) }),
-                cursor: self.rng.bool().then(|| Cursor { epoch: Epoch(self.rng.u64(..)), offset: 9 }),
-                device: self.rng.u64(..),
-                moved: self.rng.bool(),
-            }),
             1 => SegmentSaid::Left(Departure {
                 encoding: self.encoding(),
                 epoch: self.epoch(),
@@ -204,25 +240,7 @@ impl Drawn {
                 oldest: self.now - Duration::from_micros(self.rng.u64(..10_000_000)),
                 skipped: self.integer(),
             })),
-            1 => HomeSaid::Welcome(Box::new(Welcome {
-                seq: self.seq(),
-                shard: self.rng.u16(..256),
-                connection: self.rng.u64(..),
-                join: self.rng.u32(..),
-                encoding: self.encoding(),
-                epoch: self.epoch(),
-                place: StreamPlace {
-                    sent: self.integer(),
-                    head: self.integer(),
-                    acked: self.integer(),
-                    counts_from: self.counts_from(),
-                    device: self.rng.u64(..),
-                    ack_within: self.within(),
-                },
-                latest: self.latest(),
-                frame: self.frame(),
-                pieces: self.pieces(),
-            })),
+            1 => HomeSaid::Welcome(Box::new(self.welcome(0))),
             2 => HomeSaid::Refused(JoinRefused {
                 shard: self.rng.u16(..256),
                 connection: self.rng.u64(..),
@@ -285,9 +303,14 @@ impl Drawn {
     /// A word of each sort, by number.
     fn word(&mut self, sort: u8) -> Made {
         match sort {
-            0..8 => Made::Node(NodeWord::ToHome(Control {
+            0 => {
+                let room = self.room();
+                let joins = (0..self.rng.usize(1..5)).map(|_| self.join()).collect();
+                Made::Node(NodeWord::Joins { room, joins })
+            }
+            1..8 => Made::Node(NodeWord::ToHome(Control {
                 room: self.room(),
-                run: if sort == 0 { None } else { Some(Run(self.rng.u64(..))) },
+                run: Some(Run(self.rng.u64(..))),
                 said: self.segment_said(sort),
             })),
             8..17 => Made::Node(NodeWord::ToBranch(Delivery {
@@ -296,12 +319,21 @@ impl Drawn {
                 said: self.home_said(sort - 8),
             })),
             17 => Made::Call(self.rng.u64(..), self.request()),
+            19 => {
+                let also = self.rng.usize(1..5);
+                let said = HomeSaid::Welcome(Box::new(self.welcome(also)));
+                Made::Node(NodeWord::ToBranch(Delivery {
+                    room: self.room(),
+                    run: Run(self.rng.u64(..)),
+                    said,
+                }))
+            }
             _ => Made::Answer(self.rng.u64(..), self.outcome()),
         }
     }
 }
 
-const SORTS: u8 = 19;
+const SORTS: u8 = 20;
 
 fn drawn(seed: u64) -> Drawn {
     Drawn { rng: Rng::with_seed(seed), now: made_up(), frames: Vec::new() }
@@ -386,19 +418,33 @@ fn impossible_words_are_refused() {
     let room = || "r1".to_owned();
     let said = |said| pb::word::Word::Control(pb::Control { room: room(), run: Some(1), said: Some(said) });
     let join = |shard| pb::Join { shard, encoding: 1, ..pb::Join::default() };
+    let joins = |joins| pb::word::Word::Joins(pb::Joins { room: room(), joins });
+    let welcome = |shard, also| {
+        let place = Some(pb::StreamPlace::default());
+        let frame = Some(pb::Frame { number: 0, frame: Some("{}".into()) });
+        let also = vec![pb::AlsoWelcomed { shard, ..pb::AlsoWelcomed::default() }; also];
+        let welcome = pb::Welcome { encoding: 1, place, frame, also, ..pb::Welcome::default() };
+        let said = Some(pb::delivery::Said::Welcome(welcome));
+        pb::word::Word::Delivery(pb::Delivery { room: room(), run: 1, said })
+    };
     let reach = |after, through| Some(pb::Reach { after, through });
     let cost = |stretch_permille| Some(pb::WriteCost { per_member_ns: 1, stretch_permille });
     let carry = |reach| pb::control::Said::Carry(pb::CarryWant { encoding: 1, reach });
     let possible = [
-        said(pb::control::Said::Join(join(255))),
+        joins(vec![join(255); NODE_WORD_JOINS_MAX]),
+        welcome(255, NODE_WORD_JOINS_MAX - 1),
         said(carry(reach(3, 4))),
         said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: INTEGER_MAX, cost: cost(1000) })),
     ];
     let times = vec![0; 500];
     let acks = pb::OffsetAcks { offset: 1, count: 0, times, longest_ms: 1 };
     let impossible = [
-        said(pb::control::Said::Join(join(u32::try_from(SHARDS_MAX).unwrap()))),
-        said(pb::control::Said::Join(pb::Join { encoding: 3, ..join(0) })),
+        joins(vec![join(0), join(u32::try_from(SHARDS_MAX).unwrap())]),
+        joins(vec![join(0), pb::Join { encoding: 3, ..join(0) }]),
+        joins(vec![join(0); NODE_WORD_JOINS_MAX + 1]),
+        joins(Vec::new()),
+        welcome(u32::try_from(SHARDS_MAX).unwrap(), 1),
+        welcome(0, NODE_WORD_JOINS_MAX),
         said(carry(reach(5, 4))),
         said(carry(reach(0, INTEGER_MAX + 1))),
         said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: INTEGER_MAX + 1, cost: None })),
@@ -444,7 +490,7 @@ fn a_number_names_the_same_frame_at_both_ends_or_none() {
 
 /// `SORT BYTES XXH3 HEAD`.
 const GOLDEN: &str = "
-0 71 993a99c8720a4626 0a450a0a726f6f6d2d36313635341a3708181096c99ebfb9b188a11818f9abe9
+0 59 06744372932d4ab2 2a390a0a726f6f6d2d3631363534122b08970110f9abe9bbf2f886ed4d18b4d9
 1 49 51e047b12a2278e4 0a2f0a0a726f6f6d2d3438383137113dfeb5aae597dc882218080111c9a63722
 2 38 f7866eb08d0d922f 0a240a0a726f6f6d2d32333138321151c13468d232c9e92a0d08a0a865120708
 3 44 488cd73442ba7d60 0a2a0a0a726f6f6d2d3434373730119a5dd2fa2d4f2151321308fdbab1849f3e
@@ -463,4 +509,5 @@ const GOLDEN: &str = "
 16 24 6dccbe204f65bee6 12160a09726f6f6d2d38393535119071ed9bd51d23455a00
 17 50 0fa018b7e4b10562 1a300892c6fbdec2c180f3ec0110041a1a2f76312f726f6f6d732f726f6f6d2d
 18 950 eabc24cefc15cb3b 22b30708cb9e92afabae8ec77712a60708970412186170706c69636174696f6e
+19 20371 0a8a6c34eb743387 128f9f010a0a726f6f6d2d35313839361120df1eb1411e243422f69e0108e9ca
 ";

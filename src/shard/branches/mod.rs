@@ -119,11 +119,14 @@ impl Branches {
         };
         let forwards: Vec<(usize, Delivery)> = match said {
             HomeSaid::Welcome(welcome) => {
-                let shard = usize::from(welcome.shard);
-                let join = branch.welcome(node, run, &welcoming(&welcome));
+                let known = |welcome: Welcome| {
+                    let JoinKey { join, .. } = branch.welcome(node, run, &welcoming(&welcome))?;
+                    let said = HomeSaid::Welcome(Box::new(Welcome { join, ..welcome }));
+                    Some(to(usize::from(welcome.shard), said))
+                };
+                let welcomes = welcome.apart().into_iter().filter_map(known).collect();
                 self.heats.feed(&room, branch.by_shard(), now.instant);
-                let known = |join: JoinKey| Box::new(Welcome { join: join.join, ..*welcome });
-                join.map(|join| to(shard, HomeSaid::Welcome(known(join)))).into_iter().collect()
+                welcomes
             }
             HomeSaid::Refused(refused) => {
                 let JoinRefused { shard, connection, join, code } = refused;
@@ -266,7 +269,11 @@ impl Branches {
         while let Some(said) = branch.poll_said() {
             let (shard, run, said) = match said {
                 BranchSaid::ToHome { node, run, said } => {
-                    let word = NodeWord::ToHome(Control { room: room.clone(), run, said });
+                    let room = room.clone();
+                    let word = match said {
+                        SegmentSaid::Join(join) => NodeWord::Joins { room, joins: vec![join] },
+                        said => NodeWord::ToHome(Control { room, run, said }),
+                    };
                     self.words.push_back(ToNode { node, word });
                     continue;
                 }

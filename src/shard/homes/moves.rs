@@ -57,13 +57,25 @@ impl Homes {
 
     /// Takes the words of a branch on another node.
     pub(in crate::shard) fn hear_node(&mut self, node: NodeKey, control: Control, now: Now) {
-        let is_here = self.nodes.as_ref().is_some_and(|nodes| nodes.home_of(&control.room) == SlotHome::Here);
-        match &control.said {
-            // The branch asks again, here or at the next home.
-            SegmentSaid::Join(join) if !is_here => {
-                self.refuse_join(node_place(node), &control.room, join, JoinRefusal::NotHome);
+        self.take_control(node_place(node), control, now);
+    }
+
+    /// Takes the joins of a branch on another node. Each of them has an answer of its own.
+    pub(in crate::shard) fn hear_joins(
+        &mut self,
+        node: NodeKey,
+        room: &RoomName,
+        joins: Vec<Join>,
+        now: Now,
+    ) {
+        let is_here = self.nodes.as_ref().is_some_and(|nodes| nodes.home_of(room) == SlotHome::Here);
+        for join in joins {
+            if is_here {
+                self.take_join(node_place(node), room, join, now);
+            } else {
+                // The branch asks again, here or at the next home.
+                self.refuse_join(node_place(node), room, &join, JoinRefusal::NotHome);
             }
-            _ => self.take_control(node_place(node), control, now),
         }
     }
 

@@ -168,6 +168,7 @@ impl Homes {
             latest,
             frame,
             pieces,
+            also: Vec::new(),
         };
         self.deliver(key, shard, HomeSaid::Welcome(Box::new(welcome)));
     }

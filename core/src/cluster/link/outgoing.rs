@@ -10,7 +10,7 @@ use super::message::{LinkAck, Shape, Sort};
 use super::round_trip::RoundTrip;
 use super::{LinkEntry, LinkEvent, LinkTally};
 use crate::limits::{
-    LINK_BATCH_BYTES_MAX, LINK_BATCHES_MAX, LINK_BUNDLE_BYTES_MAX, LINK_BUNDLED_BYTES_MAX, LINK_CROWD_PAUSE,
+    LINK_BATCH_BYTES_MAX, LINK_BATCHES_MAX, LINK_BUNDLE_BYTES_MAX, LINK_BUNDLED_BYTES_MAX,
     LINK_ENTRY_BYTES_MAX, LINK_HEADER_BYTES_MAX, LINK_KEPT_AGE_MAX, LINK_KEPT_BYTES_MAX,
     LINK_MESSAGE_BYTES_MAX, LINK_MESSAGE_ENTRIES_MAX, LINK_REPEAT_BYTES_MAX, LINK_REPEAT_PAUSE,
 };
@@ -25,12 +25,6 @@ pub(super) struct SendingHalf<T> {
     waiting: VecDeque<WaitingEntry<T>>,
     /// For each batch among `waiting`, the moment of its push.
     batches_waiting: VecDeque<Instant>,
-    /// Entries among `waiting` that wait for no others.
-    urgent: usize,
-    /// Bytes of `waiting`.
-    waiting_bytes: usize,
-    /// The next message of a crowd alone. `None`: there was none yet.
-    crowd_at: Option<Instant>,
     /// Bytes of the first waiting entry that have left as parts.
     parted_bytes: usize,
     /// Kept messages without an ack, by seq.
@@ -57,7 +51,6 @@ struct WaitingEntry<T> {
     bytes: Bytes,
     /// `None`: the entry is kept.
     tag: Option<T>,
-    is_urgent: bool,
     since: Instant,
 }
 
@@ -124,9 +117,6 @@ impl<T> SendingHalf<T> {
         Self {
             waiting: VecDeque::new(),
             batches_waiting: VecDeque::new(),
-            urgent: 0,
-            waiting_bytes: 0,
-            crowd_at: None,
             parted_bytes: 0,
             kept: VecDeque::new(),
             batches: VecDeque::new(),
@@ -166,7 +156,6 @@ impl<T> SendingHalf<T> {
         events: &mut VecDeque<LinkEvent<T>>,
         now: Instant,
     ) -> Pushed {
-        let is_urgent = !matches!(entry, LinkEntry::Crowd(_));
         let (bytes, tag) = match entry {
             LinkEntry::Batch { bytes, tag } => {
                 let is_full = self.batches_open >= LINK_BATCHES_MAX
@@ -181,7 +170,7 @@ impl<T> SendingHalf<T> {
                 self.batches_waiting.push_back(now);
                 (bytes, Some(tag))
             }
-            LinkEntry::Kept(bytes) | LinkEntry::Crowd(bytes) => {
+            LinkEntry::Kept(bytes) => {
                 self.kept_bytes += bytes.len();
                 if self.kept_bytes > LINK_KEPT_BYTES_MAX || bytes.len() > LINK_ENTRY_BYTES_MAX {
                     return Pushed::Full;
@@ -189,9 +178,7 @@ impl<T> SendingHalf<T> {
                 (bytes, None)
             }
         };
-        self.urgent += usize::from(is_urgent);
-        self.waiting_bytes += bytes.len();
-        self.waiting.push_back(WaitingEntry { bytes, tag, is_urgent, since: now });
+        self.waiting.push_back(WaitingEntry { bytes, tag, since: now });
         Pushed::Waits
     }
 
@@ -208,9 +195,6 @@ impl<T> SendingHalf<T> {
                 let entries = message.entries.clone();
                 return Some(Ready { seq, kept_before, sort, shape, entries, bytes });
             }
-        }
-        if self.crowd_due().is_some_and(|at| at > now) {
-            return None;
         }
         let first = self.waiting.front()?;
         let ready =
@@ -238,7 +222,7 @@ impl<T> SendingHalf<T> {
             self.keep(vec![part.clone()], shape, false, since, now);
         }
         if is_last {
-            let entry = self.pop_waiting()?;
+            let entry = self.waiting.pop_front()?;
             let parts = entry.bytes.len().div_ceil(PART_BYTES_MAX) as u64;
             self.parted_bytes = 0;
             if let Some(tag) = entry.tag {
@@ -249,19 +233,6 @@ impl<T> SendingHalf<T> {
             }
         }
         Some(Ready { seq, kept_before, sort, shape, entries: vec![part], bytes })
-    }
-
-    fn pop_waiting(&mut self) -> Option<WaitingEntry<T>> {
-        let entry = self.waiting.pop_front()?;
-        self.urgent -= usize::from(entry.is_urgent);
-        self.waiting_bytes -= entry.bytes.len();
-        Some(entry)
-    }
-
-    /// The moment at which a crowd leaves. `None`: nothing waits, or something waits for no others.
-    fn crowd_due(&self) -> Option<Instant> {
-        let is_crowd = !self.waiting.is_empty() && self.urgent == 0;
-        self.crowd_at.filter(|_| is_crowd && self.waiting_bytes < LINK_BUNDLE_BYTES_MAX)
     }
 
     /// Takes waiting entries into one message: a large one alone, or small ones as far as they fit.
@@ -282,11 +253,8 @@ impl<T> SendingHalf<T> {
             if !entries.is_empty() && !is_bundled {
                 break;
             }
-            let WaitingEntry { bytes: entry, tag, is_urgent, since: pushed } =
-                self.pop_waiting().expect("the loop has seen it");
-            if !is_urgent {
-                self.crowd_at = Some(now + LINK_CROWD_PAUSE);
-            }
+            let WaitingEntry { bytes: entry, tag, since: pushed } =
+                self.waiting.pop_front().expect("the loop has seen it");
             since = since.min(pushed);
             bytes += entry.len();
             entries.push(entry.clone());
@@ -407,8 +375,6 @@ impl<T> SendingHalf<T> {
         self.batches_waiting.clear();
         let batches = self.waiting.iter().filter(|entry| entry.tag.is_some());
         self.batches_waiting.extend(batches.map(|entry| entry.since));
-        self.urgent = self.waiting.iter().filter(|entry| entry.is_urgent).count();
-        self.waiting_bytes = self.waiting.iter().map(|entry| entry.bytes.len()).sum();
     }
 
     /// Marks the oldest kept messages to send again, as far as their time has come and the burst allows.
@@ -458,7 +424,7 @@ impl<T> SendingHalf<T> {
         let waiting = self.batches_waiting.front().copied();
         let batch = sent.into_iter().chain(waiting).min().map(|since| since + self.trip.batch_age_max());
         let kept = self.oldest_kept().map(|since| since + LINK_KEPT_AGE_MAX);
-        [batch, kept, self.repeat_at, self.crowd_due()].into_iter().flatten().min()
+        [batch, kept, self.repeat_at].into_iter().flatten().min()
     }
 
     /// Checks the sums of a simulated link.
@@ -474,8 +440,6 @@ impl<T> SendingHalf<T> {
         let acked_parts = (waiting + sent).saturating_sub(self.kept_bytes);
         assert!(acked_parts <= parted, "the kept bytes add up");
         let tags: usize = self.batches.iter().map(|message| message.tags.len()).sum();
-        assert_eq!(self.urgent, self.waiting.iter().filter(|entry| entry.is_urgent).count());
-        assert_eq!(self.waiting_bytes, self.waiting.iter().map(|entry| entry.bytes.len()).sum::<usize>());
         assert_eq!(self.batches_open, tags + self.batches_waiting.len());
         assert!(self.batches_open <= LINK_BATCHES_MAX && self.batch_bytes_open <= LINK_BATCH_BYTES_MAX);
         assert!(self.kept_bytes <= LINK_KEPT_BYTES_MAX);

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use super::message::{LinkAck, Shape, Sort};
 use super::*;
 use crate::limits::{
-    LINK_BATCHES_MAX, LINK_BUNDLE_BYTES_MAX, LINK_BUNDLED_BYTES_MAX, LINK_CROWD_PAUSE, LINK_KEPT_BYTES_MAX,
+    LINK_BATCHES_MAX, LINK_BUNDLE_BYTES_MAX, LINK_BUNDLED_BYTES_MAX, LINK_KEPT_BYTES_MAX,
     LINK_MESSAGE_BYTES_MAX, LINK_WAITING_ENTRIES_MAX,
 };
 use crate::now::Now;
@@ -99,7 +99,7 @@ impl World {
             LinkEntry::Batch { bytes, tag: number }
         } else {
             said.kept.insert(number, said.life);
-            if number.is_multiple_of(3) { LinkEntry::Crowd(bytes) } else { LinkEntry::Kept(bytes) }
+            LinkEntry::Kept(bytes)
         };
         self.links[side].push(entry, self.now);
     }
@@ -399,30 +399,4 @@ fn an_owner_that_takes_nothing_for_a_while_loses_nothing_and_the_link_stays() {
         world.advance(Duration::from_secs(3));
         assert_eq!((world.said[0].heard.len(), world.said[0].life, world.said[1].life), (count, 0, 0));
     }
-}
-
-#[test]
-fn a_crowd_leaves_in_one_message_for_each_pause_and_with_whatever_is_urgent() {
-    let now = Now::made_up().instant;
-    let mut link = Link::<u64>::new(ends(0), 1, now);
-    let sent = |link: &mut Link<u64>, at: Instant| {
-        std::iter::from_fn(|| link.poll_send(at))
-            .filter_map(|bytes| LinkMessage::parse(bytes).ok())
-            .map(|message| message.entries.len())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(sent(&mut link, now), [] as [usize; 0]);
-    let one = || LinkEntry::Crowd(Bytes::from_static(b"join"));
-    link.push(one(), now);
-    assert_eq!(sent(&mut link, now), [1], "the first one waits for nobody");
-    (0..3).for_each(|_| link.push(one(), now));
-    assert_eq!(sent(&mut link, now), [] as [usize; 0]);
-    let due = link.poll_deadline().unwrap();
-    assert_eq!(due, now + LINK_CROWD_PAUSE);
-    assert_eq!(sent(&mut link, due), [3]);
-    link.push(one(), due);
-    link.push(LinkEntry::Kept(Bytes::from_static(b"call")), due);
-    assert_eq!(sent(&mut link, due), [2], "in order, and at once");
-    (0..20).for_each(|_| link.push(LinkEntry::Crowd(Bytes::from(vec![0; 4000])), due));
-    assert_eq!(sent(&mut link, due).first(), Some(&16), "as many as a message takes are enough");
 }

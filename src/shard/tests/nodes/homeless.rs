@@ -8,16 +8,17 @@ use super::device::{Device, Known, SimSocket};
 use crate::auth::Grant;
 use crate::clock;
 use crate::seat::Seats;
-use crate::shard::lane::{LaneBounds, mesh};
+use crate::shard::lane::{Delivery, HomeSaid, JoinRefusal, JoinRefused, LaneBounds, mesh};
 use crate::shard::slots::Slots;
-use crate::shard::ways::{Way, WayOut};
+use crate::shard::ways::{FromNode, NodeWord, ToNode, Way, WayOut};
 use crate::shard::{Plan, Shard};
 use crate::store::memory::Memory;
 use crate::store::time::{Stamp, StoreNow};
 use crate::store::{Store as _, StoreAnswer, StoreRequest};
-use roomcast_core::cluster::{Slot, SlotHome, SlotStanding, Term};
+use roomcast_core::cluster::{NodeKey, Slot, SlotHome, SlotStanding, Term};
 use roomcast_core::limits::NO_HOME_AGE_MAX;
 use roomcast_core::now::Now;
+use roomcast_core::room::Join;
 use roomcast_core::room::id::{Encoding, NameKey, RoomName};
 use roomcast_core::room::pace::RoomRules;
 
@@ -28,6 +29,7 @@ struct Solo {
     shard: Shard<SimSocket>,
     slots: Arc<Slots>,
     memory: Memory,
+    way: Arc<Way>,
     device: Device,
     now: Now,
 }
@@ -39,10 +41,11 @@ impl Solo {
         let slots = Arc::new(Slots::new(KEY));
         let plan = Plan::new(0, 1, RoomRules::default(), Duration::from_secs(36_000), 1);
         let lanes = mesh(1, LaneBounds::default()).remove(0);
-        let out = WayOut { way: Way::new(), wake: Arc::new(|| ()) };
+        let way = Way::new();
+        let out = WayOut { way: Arc::clone(&way), wake: Arc::new(|| ()) };
         let shard = Shard::new(plan, lanes, now.instant).in_cluster(Arc::clone(&slots), out);
         let device = Device::new(0, "r1", None, 1 << 20);
-        let mut solo = Self { shard, slots, memory: Memory::default(), device, now };
+        let mut solo = Self { shard, slots, memory: Memory::default(), way, device, now };
         solo.stand("r1", homes[0]);
         solo.stand("r2", homes[1]);
         solo.turn();
@@ -128,4 +131,44 @@ fn a_newcomer_is_refused_where_no_home_comes_in_time_and_may_ask_again() {
     solo.shard.residents.join(solo.device.key, &name("r1"), None, None, solo.now);
     solo.stand("r1", SlotHome::Here);
     assert_eq!(solo.welcomes(), [1, 1]);
+}
+
+#[test]
+fn each_join_of_a_word_of_another_node_has_its_own_answer() {
+    const OTHER: NodeKey = NodeKey(7);
+    let mut solo = Solo::new([SlotHome::Here, SlotHome::Nobody]);
+    let mut answers = |room: &str| {
+        let join = |ticket| Join {
+            shard: 2,
+            connection: u64::from(ticket),
+            join: ticket,
+            encoding: Encoding::Json,
+            seen: None,
+            cursor: None,
+            device: u64::from(10 * ticket),
+            moved: ticket == 2,
+        };
+        let word = NodeWord::Joins { room: name(room), joins: (1..=3).map(join).collect() };
+        solo.way.back.push(FromNode::Word { node: OTHER, word }).unwrap();
+        solo.turn();
+        let mut answered = Vec::new();
+        while let Some(ToNode { node: OTHER, word }) = solo.way.out.pop() {
+            match word {
+                NodeWord::ToBranch(Delivery { said: HomeSaid::Welcome(welcome), .. }) => {
+                    let members = welcome.apart();
+                    let shown = members.iter().map(|of| (of.shard, of.connection, of.join, of.place.device));
+                    answered.push(format!("{:?}", shown.collect::<Vec<_>>()));
+                }
+                NodeWord::ToBranch(Delivery { said: HomeSaid::Refused(refused), .. }) => {
+                    let JoinRefused { shard, connection, join, code } = refused;
+                    assert_eq!(code, JoinRefusal::NotHome);
+                    answered.push(format!("{:?}", (shard, connection, join)));
+                }
+                word => panic!("{word:?}"),
+            }
+        }
+        answered
+    };
+    assert_eq!(answers("r1"), ["[(2, 1, 1, 10), (2, 2, 2, 20), (2, 3, 3, 30)]"], "one word");
+    assert_eq!(answers("r2"), ["(2, 1, 1)", "(2, 2, 2)", "(2, 3, 3)"]);
 }

@@ -38,6 +38,8 @@ pub(super) struct Cover {
     frozen: u64,
     thawed: u64,
     lapsed: u64,
+    joins_together: u64,
+    welcomes_together: u64,
     rewelcomed: u64,
     rewelcomed_in_run: u64,
     refresh_of_two_shards: u64,
@@ -47,8 +49,9 @@ pub(super) struct Cover {
 }
 
 impl Cover {
-    fn all(&mut self) -> [&mut u64; 12] {
+    fn all(&mut self) -> [&mut u64; 14] {
         let Self { moved, places_lost, joins_waited, frozen, thawed, lapsed, .. } = self;
+        let Self { joins_together, welcomes_together, .. } = self;
         let Self { rewelcomed, rewelcomed_in_run, refresh_of_two_shards, unknown, homeless, durable, .. } =
             self;
         [
@@ -58,6 +61,8 @@ impl Cover {
             frozen,
             thawed,
             lapsed,
+            joins_together,
+            welcomes_together,
             rewelcomed,
             rewelcomed_in_run,
             refresh_of_two_shards,
@@ -400,7 +405,12 @@ impl World {
         let at = self.later(30);
         let link = self.links.entry((from, to)).or_default();
         let at = link.back().map_or(at, |(last, _)| at.max(*last));
-        link.push_back((at, word));
+        // As the crowd of a link does.
+        let word = match link.back_mut() {
+            Some((_, last)) => last.absorb(word),
+            None => Some(word),
+        };
+        link.extend(word.map(|word| (at, word)));
     }
 
     fn bring_standings(&mut self) {
@@ -418,17 +428,18 @@ impl World {
         for ((from, to), link) in &mut self.links {
             while link.front().is_some_and(|(at, _)| *at <= self.now.instant) {
                 let Some((_, word)) = link.pop_front() else { break };
-                let room = match &word {
-                    NodeWord::ToHome(control) => &control.room,
-                    NodeWord::ToBranch(delivery) => {
-                        if let HomeSaid::Refresh { want, .. } = &delivery.said {
-                            let Delivery { room, run, .. } = delivery;
-                            self.wants.remove(&format!("{to} {from} {room} {:?} {want:?}", Some(run)));
-                        }
-                        &delivery.room
-                    }
-                    NodeWord::ResetTaken => panic!("never sent on"),
-                };
+                if let NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Refresh { want, .. } }) =
+                    &word
+                {
+                    self.wants.remove(&format!("{to} {from} {room} {:?} {want:?}", Some(run)));
+                }
+                let is_together = u64::from(word.count() > 1);
+                if matches!(word, NodeWord::Joins { .. }) {
+                    self.cover.joins_together += is_together;
+                } else {
+                    self.cover.welcomes_together += is_together;
+                }
+                let room = word.room().expect("never sent on without a room");
                 let node = &mut self.nodes[*to];
                 let shard = node.home(room);
                 node.backlog[shard].push_back(FromNode::Word { node: key(*from), word });
