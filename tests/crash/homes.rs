@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -70,7 +70,7 @@ async fn taken_from_now(doors: Doors, room: &str) -> Duration {
 }
 
 /// Publishes chat at one node until the stop. The result is the longest time without any at a device of another node.
-async fn longest_gap(publishes_at: Doors, device_at: Doors, stopped: watch::Receiver<bool>) -> Duration {
+async fn longest_gap(publishes_at: Doors, device_at: Doors, mut stopped: watch::Receiver<bool>) -> Duration {
     let mut device = Device::join(&device_at, "chatter", Encoding::Json).await;
     let is_over = stopped.clone();
     let publisher = tokio::spawn(async move {
@@ -82,8 +82,8 @@ async fn longest_gap(publishes_at: Doors, device_at: Doors, stopped: watch::Rece
     });
     let mut longest = Duration::ZERO;
     let mut last = roomcast::clock::now().instant;
-    while !*stopped.borrow() {
-        let frame = device.frame().await;
+    // The last message may have come before the stop: none is waited for behind it.
+    while let Some(frame) = next_before(&mut device, &mut stopped).await {
         if published(&frame).iter().any(|message| message["type"] == "chat") {
             let now = roomcast::clock::now().instant;
             longest = longest.max(now - last);
@@ -92,6 +92,14 @@ async fn longest_gap(publishes_at: Doors, device_at: Doors, stopped: watch::Rece
     }
     publisher.await.unwrap();
     longest
+}
+
+/// The next frame. `None`: the stop came first.
+async fn next_before(device: &mut Device, stopped: &mut watch::Receiver<bool>) -> Option<Value> {
+    tokio::select! {
+        frame = device.frame() => Some(frame),
+        _ = stopped.changed() => None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
