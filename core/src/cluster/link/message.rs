@@ -44,7 +44,7 @@ pub struct LinkEnds {
     pub own: u64,
     /// The incarnation of the other node.
     pub peer: u64,
-    /// The version of both: see [`spoken`](crate::cluster::node::spoken).
+    /// The version of both: see [`spoken`].
     pub version: u8,
 }
 
