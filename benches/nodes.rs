@@ -124,12 +124,20 @@ fn nodes<const N: usize>(server: &NatsServers, names: [(&str, Option<&str>); N])
     started
 }
 
+/// Waits so long. A park alone may end before: threads that have ended wake their maker.
+fn rest(time: Duration) {
+    let end = now() + time;
+    while now() < end {
+        park_timeout(end.saturating_duration_since(now()));
+    }
+}
+
 /// Waits until `is_so`.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = now();
     while !is_so() {
         assert!(now() - began < READY_AGE_MAX, "in vain: {what}");
-        park_timeout(Duration::from_millis(20));
+        rest(Duration::from_millis(20));
     }
 }
 
@@ -222,10 +230,10 @@ fn stems_at(home: &Node) -> impl Iterator<Item = String> {
 fn cost_per_frame(measured: &Node, load: &Load<'_>) -> Duration {
     let child = load.start();
     until("the devices have joined", || metric(measured, "roomcast_members") >= load.devices as f64);
-    park_timeout(Duration::from_secs(2));
+    rest(Duration::from_secs(2));
     let frames = metric(measured, "roomcast_frames_total");
     let cpu = precise_cpu(measured);
-    park_timeout(Duration::from_secs(load_seconds() - 4));
+    rest(Duration::from_secs(load_seconds() - 4));
     let spent = precise_cpu(measured) - cpu;
     let frames = metric(measured, "roomcast_frames_total") - frames;
     judge(child);
@@ -302,7 +310,7 @@ fn latencies(door: SocketAddr, room: &str) -> Vec<Duration> {
         };
         assert_eq!(answer.code, 200, "{}", answer.body);
         all.push(now() - began);
-        park_timeout(Duration::from_millis(2));
+        rest(Duration::from_millis(2));
     }
     all.sort_unstable();
     all
@@ -450,7 +458,7 @@ fn storm() {
         let mut due = began;
         for frame in &frames {
             for device in &mut connections {
-                park_timeout(due.saturating_duration_since(now()));
+                rest(due.saturating_duration_since(now()));
                 due += pause;
                 device.write_all(frame).expect("the door reads");
             }
@@ -482,14 +490,14 @@ fn idle_share(node: &Node, cpu: impl Fn() -> Duration) -> f64 {
     until("the node is up", || get(node.ops_door, "/readyz").is_some_and(|answer| answer.code == 200));
     let before = cpu();
     let began = now();
-    park_timeout(IDLE);
+    rest(IDLE);
     (cpu() - before).as_secs_f64() / (now() - began).as_secs_f64()
 }
 
 /// Entries on links of these nodes that no call has caused: a forwarded publish, or a question for a route, makes a
 /// call and an answer. Links are counted twice a second.
 fn fan_out_entries(nodes: &[Node]) -> f64 {
-    park_timeout(Duration::from_secs(1));
+    rest(Duration::from_secs(1));
     let sum = |name: &str| nodes.iter().map(|node| metric(node, name)).sum::<f64>();
     let calls = |outcome: &str| {
         let name = format!("roomcast_node_calls_total{{outcome=\"{outcome}\"}}");
@@ -528,7 +536,7 @@ fn cold() {
     // Devices ask for routes before they join, and leave at the end.
     let before = fan_out_entries(&nodes);
     let batches_before = batches(&nodes);
-    park_timeout(Duration::from_secs(load_seconds() - 5));
+    rest(Duration::from_secs(load_seconds() - 5));
     let entries = fan_out_entries(&nodes) - before;
     let cut = batches(&nodes) - batches_before;
     judge(child);
@@ -553,13 +561,13 @@ fn hot() {
     let child = load.start();
     let members = || nodes.iter().map(|node| metric(node, "roomcast_members")).sum::<f64>();
     until("the devices have joined", || members() >= devices as f64);
-    park_timeout(Duration::from_secs(1));
+    rest(Duration::from_secs(1));
     // The home sends batches, and hears of the passes.
     let sent = || metric(home, "roomcast_link_frames_total");
     let cut = || metric(home, "roomcast_batches_total");
     let sent_before = sent();
     let cut_before = cut();
-    park_timeout(Duration::from_secs(load_seconds() - 4));
+    rest(Duration::from_secs(load_seconds() - 4));
     let per_batch = (sent() - sent_before) / (cut() - cut_before).max(1.0);
     judge(child);
     print(&format!(

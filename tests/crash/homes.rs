@@ -21,6 +21,9 @@ const CHAT_GAP_MAX: Duration = Duration::from_secs(1);
 /// Pause between two chat messages.
 const CHAT_EVERY: Duration = Duration::from_millis(50);
 
+/// Frames with chat for each ping of the device.
+const CHATS_TO_A_PING: u32 = 100;
+
 /// A plan with all rooms and devices of a test, of which few fit a machine with other work.
 fn plan(variable: &str, crashes: usize) -> Plan {
     let few = Plan { devices: 6, crashes, life_ms: 500..=1500, heals_in_ms: 10_000, ..FEW };
@@ -81,6 +84,7 @@ async fn longest_gap(publishes_at: Doors, device_at: Doors, mut stopped: watch::
         }
     });
     let mut longest = Duration::ZERO;
+    let mut heard = 0_u32;
     let mut last = roomcast::clock::now().instant;
     // The last message may have come before the stop: none is waited for behind it.
     while let Some(frame) = next_before(&mut device, &mut stopped).await {
@@ -88,6 +92,11 @@ async fn longest_gap(publishes_at: Doors, device_at: Doors, mut stopped: watch::
             let now = roomcast::clock::now().instant;
             longest = longest.max(now - last);
             last = now;
+            heard += 1;
+            // A device that says nothing for long is closed.
+            if heard % CHATS_TO_A_PING == 0 {
+                device.say(&json!({"kind": "ping"})).await;
+            }
         }
     }
     publisher.await.unwrap();
