@@ -94,7 +94,7 @@ async fn longest_gap(publishes_at: Doors, device_at: Doors, mut stopped: watch::
             last = now;
             heard += 1;
             // A device that says nothing for long is closed.
-            if heard % CHATS_TO_A_PING == 0 {
+            if heard.is_multiple_of(CHATS_TO_A_PING) {
                 device.say(&json!({"kind": "ping"})).await;
             }
         }
