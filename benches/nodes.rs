@@ -402,9 +402,14 @@ fn join() {
         ));
         more.push(beyond);
     }
+    print_beyond("join", more);
+}
+
+/// Prints the median of the repetitions of a part about joins.
+fn print_beyond(part: &str, mut more: Vec<f64>) {
     more.sort_by(f64::total_cmp);
     print(&format!(
-        "join: median {:.2} µs beyond a local join ({:.2} … {:.2}), target at most 2 µs",
+        "{part}: median {:.2} µs beyond a local join ({:.2} … {:.2}), target at most 2 µs",
         more[1], more[0], more[2]
     ));
 }
@@ -477,11 +482,7 @@ fn storm() {
         ));
         more.push(beyond);
     }
-    more.sort_by(f64::total_cmp);
-    print(&format!(
-        "storm: median {:.2} µs beyond a local join ({:.2} … {:.2}), target at most 2 µs",
-        more[1], more[0], more[2]
-    ));
+    print_beyond("storm", more);
 }
 
 /// The share of a core that a node takes while it is left alone.

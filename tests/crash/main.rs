@@ -81,7 +81,7 @@ impl Plan {
     }
 }
 
-/// What the test command does.
+/// The size of a run in the test command.
 const FEW: Plan =
     Plan { seed: 0, rooms: 4, devices: 4, crashes: 6, life_ms: 150..=600, heals_in_ms: 250, is_timed: false };
 

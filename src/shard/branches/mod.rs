@@ -119,14 +119,12 @@ impl Branches {
         };
         let forwards: Vec<(usize, Delivery)> = match said {
             HomeSaid::Welcome(welcome) => {
-                let known = |welcome: Welcome| {
-                    let JoinKey { join, .. } = branch.welcome(node, run, &welcoming(&welcome))?;
-                    let said = HomeSaid::Welcome(Box::new(Welcome { join, ..welcome }));
-                    Some(to(usize::from(welcome.shard), said))
-                };
-                let welcomes = welcome.apart().into_iter().filter_map(known).collect();
+                let known = known_welcomes(branch, node, run, *welcome);
                 self.heats.feed(&room, branch.by_shard(), now.instant);
-                welcomes
+                known
+                    .into_iter()
+                    .map(|welcome| to(welcome.shard.into(), HomeSaid::Welcome(Box::new(welcome))))
+                    .collect()
             }
             HomeSaid::Refused(refused) => {
                 let JoinRefused { shard, connection, join, code } = refused;
@@ -310,6 +308,15 @@ impl Branches {
         }
         self.pace.note(room, self.rooms.get(room));
     }
+}
+
+/// The welcomes of a word for the members that the branch knows, each as its connection named the join.
+fn known_welcomes(branch: &mut Branch, node: NodeKey, run: Run, welcome: Welcome) -> Vec<Welcome> {
+    let known = |welcome: Welcome| {
+        let JoinKey { join, .. } = branch.welcome(node, run, &welcoming(&welcome))?;
+        Some(Welcome { join, ..welcome })
+    };
+    welcome.apart().into_iter().filter_map(known).collect()
 }
 
 /// Refuses a join. The refusal knows no life of the room.

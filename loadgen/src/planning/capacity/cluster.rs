@@ -87,7 +87,7 @@ pub(crate) struct CouponTime {
     link_s: f64,
     /// The pass under way, and the own one. The time of the processors or of the network counts, by the longer.
     pass_s: f64,
-    /// What the parts leave of [`COUPON_S`] after the answer, for the way to the device.
+    /// The rest of [`COUPON_S`] behind the answer and the other parts, for the way to the device.
     left_s: f64,
 }
 
