@@ -44,8 +44,9 @@ use crate::store::memory::Memory;
 use crate::store::redb::{OpenError, Redb};
 use crate::store::writer::{self, StoreHandle, Wake};
 use roomcast_core::limits::{
-    DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX,
-    LISTEN_BACKLOG, PULLS_MAX, SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
+    DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, FAREWELL_AGE_MAX, HAND_OVER_DRAIN_AGE_MAX,
+    KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX, LISTEN_BACKLOG, PULLS_MAX, SHARD_ANSWER_AGE_MAX,
+    STORE_BYTES_MAX,
 };
 use roomcast_core::now::millis;
 
@@ -241,8 +242,9 @@ impl Server {
     }
 
     /// Stops gracefully, within [`DRAIN_AGE_MAX`]: readiness fails at once. After the notice, publishes are
-    /// refused; buffers flush and devices hear `bye`; the doors stop after the shards, so publishers and
-    /// balancers are answered throughout; the store stops last.
+    /// refused. In a cluster, devices hear `bye`, and the slots go to other nodes. Then buffers flush and devices
+    /// hear `bye`; the doors stop after the shards, so publishers and balancers are answered throughout; the store
+    /// stops last.
     pub async fn drain(mut self) {
         let notice = self.node.in_force().config.drain_notice;
         self.node.begin(Stage::Leaving);
@@ -254,7 +256,14 @@ impl Server {
         // A balancer asks every few seconds. Until it has asked, its devices are still served here.
         sleep(notice).await;
         self.node.begin(Stage::Draining);
-        let shards_age_max = DRAIN_AGE_MAX.saturating_sub(notice + DOORS_LINGER * 2);
+        let began = clock::now().instant;
+        if let Some(cluster) = self.cluster.as_ref().filter(|cluster| cluster.has_taker()) {
+            // The rest of the time is for the shards and the doors.
+            let left = DRAIN_AGE_MAX.saturating_sub(notice + DOORS_LINGER * 4);
+            Box::pin(hand_over(&self.node, cluster, left)).await;
+        }
+        let used = notice + clock::now().instant.saturating_duration_since(began);
+        let shards_age_max = DRAIN_AGE_MAX.saturating_sub(used + DOORS_LINGER * 2);
         if timeout(shards_age_max, self.node.shards.drain()).await.is_err() {
             warn!(connections = self.node.seats.taken(), "the drain took too long; connections are cut");
         }
@@ -296,6 +305,25 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.node.shards.stop();
     }
+}
+
+/// Says goodbye to the devices of a node, and hands its slots over. First the devices: nobody could count off members
+/// of this node at the next homes of their rooms. `left`: the time for both.
+async fn hand_over(node: &Node, cluster: &ClusterHandle, left: Duration) {
+    if timeout(FAREWELL_AGE_MAX.min(left / 2), node.shards.part_with_devices()).await.is_err() {
+        warn!(
+            connections = node.seats.taken(),
+            "devices are slow to go; rooms with them are not handed over"
+        );
+    }
+    let began = clock::now().instant;
+    if timeout(HAND_OVER_DRAIN_AGE_MAX.min(left / 2), cluster.hand_over()).await.is_err() {
+        warn!("slots are left that were not handed over: other nodes take them over");
+    }
+    info!(
+        took_ms = millis(clock::now().instant.saturating_duration_since(began)),
+        "the slots are handed over"
+    );
 }
 
 /// Starts the store of the configuration. `member` gets the node's part in a cluster.

@@ -7,6 +7,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::io::{Write as _, stderr};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -15,8 +17,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::cluster::life;
 use support::cut::Open;
-use support::device::{list, reliable};
-use support::{Cluster, Device, Doors, Encoding, Heard, comes, until};
+use support::device::{list, published, reliable};
+use support::{Cluster, Device, Door, Doors, Encoding, Heard, comes, until};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
@@ -431,4 +433,133 @@ async fn a_home_that_is_cut_off_in_any_direction_orders_nothing_and_its_rooms_go
         assert_eq!(ids.len(), messages.len(), "each once: {page}");
         assert_eq!(ids, published.iter().map(String::as_str).collect(), "{page}");
     }
+}
+
+/// A publisher of one room: numbered chat, and a coupon now and then, one request after another.
+struct Numbers {
+    door: Door,
+    room: String,
+    /// Answers so far.
+    count: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+/// The longest wait for an answer, and the answers that were no 200.
+#[derive(Debug, Default)]
+struct Waits {
+    longest: Duration,
+    refused: Vec<String>,
+}
+
+impl Numbers {
+    async fn publish(self) -> Waits {
+        let mut waits = Waits::default();
+        for number in 0.. {
+            let chat = json!({"type": "chat", "payload": number});
+            let id = format!("{}-{number}", self.room);
+            let message = if number % 10 == 9 { coupon(&id) } else { chat };
+            let began = clock::now().instant;
+            let answer = self.door.publish(&self.room, &message).await;
+            waits.longest = waits.longest.max(clock::now().instant - began);
+            if answer.status != 200 {
+                waits.refused.push(answer.text());
+            }
+            self.count.store(number + 1, Ordering::Relaxed);
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        waits
+    }
+}
+
+/// A device that must notice nothing: it reads up to the last of `count` numbers, each once and in order.
+async fn reads_all(mut device: Device, count: u64) {
+    let mut next = 0;
+    while next < count {
+        let frame = device.frame().await;
+        assert_eq!(frame["kind"], "batch", "a device at another node notices nothing: {frame}");
+        // Coupons come by carries and refreshes as well.
+        for message in published(&frame).iter().filter(|message| message["type"] == "chat") {
+            next += u64::from(next % 10 == 9);
+            assert_eq!(message["payload"], next, "{frame}");
+            next += 1;
+        }
+        next += u64::from(next % 10 == 9 && next + 1 == count);
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_drains_hands_its_rooms_over_and_devices_elsewhere_notice_nothing() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let Some(mut cluster) = Cluster::start("TC a hand-over", 1, 3).await else { return };
+    let home = cluster.any_home("r1").await;
+    let others = cluster.others(home);
+    let mut rooms = Vec::new();
+    for number in 0..4 {
+        rooms.push(cluster.room_at(home, &format!("moving-{number}")).await);
+    }
+    let door = &cluster.doors[others[0]];
+    door.configure(&rooms[0], &json!({"flush": {"gather_ms": 40}})).await;
+    door.publish(&rooms[0], &json!({"type": "like", "payload": null})).await;
+    let mut runs = Vec::new();
+    let mut devices = Vec::new();
+    for room in &rooms {
+        for node in &others {
+            let device = Device::join(&cluster.doors[*node], room, Encoding::ALL[*node % 2]).await;
+            devices.push(device);
+        }
+        runs.push(door.view(room).await["run"].clone());
+    }
+    let mut own = Device::join(&cluster.doors[home], &rooms[0], Encoding::Json).await;
+    let stop = Arc::<AtomicBool>::default();
+    let mut counts = Vec::new();
+    let mut publishing = Vec::new();
+    for (at, room) in rooms.iter().enumerate() {
+        let count = Arc::<AtomicU64>::default();
+        counts.push(Arc::clone(&count));
+        let door = cluster.doors[others[at % 2]].publisher_door();
+        let numbers = Numbers { door, room: room.clone(), count, stop: Arc::clone(&stop) };
+        publishing.push(tokio::spawn(numbers.publish()));
+    }
+    let reached = async |least: u64| {
+        for count in &counts {
+            until("answers", async || (count.load(Ordering::Relaxed) >= least).then_some(())).await;
+        }
+    };
+    reached(20).await;
+    cluster.drain(home).await;
+    let then = counts.iter().map(|count| count.load(Ordering::Relaxed)).max().unwrap_or(0);
+    reached(then + 20).await;
+    stop.store(true, Ordering::Relaxed);
+    assert_eq!(own.end().await, Heard::Closed(1012), "the node says goodbye to its own devices");
+    let mut longest = Duration::ZERO;
+    for publisher in publishing {
+        let waits = publisher.await.unwrap();
+        assert_eq!(waits.refused, [""; 0]);
+        longest = longest.max(waits.longest);
+    }
+    writeln!(stderr(), "the longest wait of a publish over a hand-over: {longest:?}").ok();
+    let per_room = devices.len() / rooms.len();
+    let reading = devices
+        .into_iter()
+        .enumerate()
+        .map(|(at, device)| reads_all(device, counts[at / per_room].load(Ordering::Relaxed)));
+    join_all(reading).await;
+    for ((room, run), count) in rooms.iter().zip(&runs).zip(&counts) {
+        let coupons = count.load(Ordering::Relaxed) / 10;
+        goes_on(&cluster.doors[others[1]], room, run, coupons).await;
+    }
+    let view = cluster.doors[others[1]].view(&rooms[0]).await;
+    assert_eq!(view["rules"]["flush"]["gather_ms"], 40, "{view}");
+    assert_eq!(view["counters"]["like"], 1, "{view}");
+}
+
+/// A room is in the same run, with each of its coupons once.
+async fn goes_on(doors: &Doors, room: &str, run: &Value, coupons: u64) {
+    assert_eq!(doors.view(room).await["run"], *run, "the run goes on");
+    let page = doors.pull(room, None).await;
+    let offset = |message: &Value| message["offset"].as_u64().expect("an offset");
+    let offsets: Vec<u64> = list(&page, "reliable").iter().map(offset).collect();
+    assert_eq!(offsets, (1..=coupons).collect::<Vec<_>>(), "each once");
 }

@@ -23,16 +23,19 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 use tokio::sync::mpsc;
 
-use self::peer::{BatchTag, Peer};
+pub(super) use self::peer::OfferHeard;
+use self::peer::{Around, BatchTag, Peer};
 use self::shards::ShardEnds;
 use super::calls::{CallFailed, CallIn, CallOut};
 use super::shown::LinkLag;
+use super::wire::HandOverSaid;
 use crate::metrics::tally::LinkTally;
 use crate::shard::lane::{Delivery, HomeSaid};
-use crate::shard::ways::{NodeWord, ToNode, WayOut};
-use roomcast_core::cluster::NodeKey;
+use crate::shard::ways::{FromNode, NodeWord, ToNode, WayOut};
 use roomcast_core::cluster::link::{BadMessage, LinkEnds, LinkMessage};
+use roomcast_core::cluster::{NodeKey, Slot, node_of_place};
 use roomcast_core::limits::{EXCHANGE_PUMP_INTERVAL, EXCHANGE_TURN_WORDS_MAX, LINKS_PARTED_MAX};
+use roomcast_core::node_proto::RoomState;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
 
@@ -74,11 +77,21 @@ pub(crate) struct Exchange {
     /// The number of the next call.
     next_call: u64,
     bell: Arc<AnswerBell>,
+    /// The shards that have said all their rooms of a slot.
+    packed: VecDeque<SlotPacked>,
     /// The link that sends next.
     sending: Option<NodeKey>,
     /// The last moment heard of.
     now: Option<Instant>,
     pump_at: Option<Instant>,
+}
+
+/// A shard has said all its rooms of a slot to the link of the next home.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SlotPacked {
+    pub(super) shard: usize,
+    pub(super) slot: Slot,
+    pub(super) attempt: u64,
 }
 
 /// The last generation of a link that has ended.
@@ -121,6 +134,7 @@ impl Exchange {
             shards,
             next_call: 1,
             bell,
+            packed: VecDeque::new(),
             sending: None,
             now: None,
             pump_at: None,
@@ -235,6 +249,13 @@ impl Exchange {
         if matches!(word, NodeWord::ResetTaken) {
             return self.shards.reset_taken(shard, node);
         }
+        if let NodeWord::Packed { slot, attempt } = word {
+            return self.packed.push_back(SlotPacked { shard, slot, attempt });
+        }
+        let mut word = word;
+        if let NodeWord::Room { state, .. } = &mut word {
+            self.place_everywhere(state);
+        }
         let is_of_former_link = self.shards.awaits(shard, node);
         match self.peers.get_mut(&node) {
             Some(peer) if !is_of_former_link && !peer.is_closed() => {
@@ -251,6 +272,44 @@ impl Exchange {
             // A shard that takes nothing loses the node again, which covers the lapse.
             self.shards.tell_reset(node);
         }
+    }
+
+    /// Names the places of a room by the lives of their nodes. The members of a node without a link are in no place.
+    fn place_everywhere(&self, state: &mut RoomState) {
+        for place in &mut state.places {
+            let node = usize::try_from(place.incarnation).ok().and_then(node_of_place);
+            place.incarnation = node.and_then(|node| self.peers.get(&node)).map_or(0, Peer::incarnation);
+        }
+    }
+
+    /// The next shard that has said all its rooms of a slot.
+    pub(super) fn poll_packed(&mut self) -> Option<SlotPacked> {
+        self.packed.pop_front()
+    }
+
+    /// The next word of another node about a hand-over.
+    pub(super) fn poll_offer(&mut self) -> Option<OfferHeard> {
+        self.peers.values_mut().find_map(Peer::poll_offer)
+    }
+
+    /// Says a word about a hand-over to a node, behind the rooms.
+    pub(super) fn say_hand_over(
+        &mut self,
+        to: NodeKey,
+        slot: Slot,
+        attempt: u64,
+        said: HandOverSaid,
+        now: Now,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&to).filter(|peer| !peer.is_closed()) {
+            peer.say_hand_over(slot, attempt, said, now.instant);
+            self.hear(to, now.instant);
+        }
+    }
+
+    /// Tells all shards a word about a hand-over.
+    pub(super) fn tell_shards(&mut self, word: impl Fn() -> FromNode) {
+        self.shards.tell_all(word);
     }
 
     /// Takes calls of the doors. True if calls are left.
@@ -286,8 +345,10 @@ impl Exchange {
         }
         // An ack may have made room for them, and a reset has dropped them.
         peer.send_answers(now);
+        peer.send_states(now);
         let waker = Waker::from(Arc::clone(&self.bell));
-        peer.deliver(&mut self.shards, &self.plan.calls_in, &waker, now);
+        let around = Around { doors: &self.plan.calls_in, nodes: &self.nodes, own: self.plan.incarnation };
+        peer.deliver(&mut self.shards, &around, &waker, now);
     }
 
     /// The next message for a node's subject.

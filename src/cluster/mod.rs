@@ -3,6 +3,7 @@
 mod bus;
 pub(crate) mod calls;
 pub(crate) mod exchange;
+mod hand_over;
 mod heartbeat;
 pub(crate) mod quotas;
 pub(crate) mod shown;

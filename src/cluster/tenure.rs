@@ -25,6 +25,7 @@ struct SlotOrders {
     release: bool,
     /// The highest term heard.
     claim: Option<Term>,
+    reclaim: bool,
     renew: bool,
 }
 
@@ -36,7 +37,7 @@ impl Tenure {
     /// Takes news of the log.
     pub(super) fn hear(&mut self, news: LogNews, now: Instant) {
         match news {
-            LogNews::Claimed { slot, term } => self.view.claimed(slot, term, now),
+            LogNews::Claimed { slot, term, behind } => self.view.claimed(slot, term, behind, now),
             LogNews::Proven { slot, sent } => self.view.proven(slot, sent, now),
             LogNews::Fenced { slot, by, node } => match NodeName::parse(&node) {
                 Some(node) => self.view.fenced(slot, by, &node, now),
@@ -66,6 +67,11 @@ impl Tenure {
         None
     }
 
+    /// Orders a further claim of a slot that this node holds.
+    pub(super) fn reclaim(&mut self, slot: Slot) {
+        self.waiting.entry(slot).or_default().reclaim = true;
+    }
+
     /// Gives waiting orders to the log, until `give` hands one back.
     pub(super) fn order(&mut self, mut give: impl FnMut(LogOrder) -> Result<(), LogOrder>) {
         while let Some(mut entry) = self.waiting.first_entry() {
@@ -82,6 +88,12 @@ impl Tenure {
                     return;
                 }
                 orders.claim = None;
+            }
+            if orders.reclaim {
+                if give(LogOrder::Reclaim { slot }).is_err() {
+                    return;
+                }
+                orders.reclaim = false;
             }
             if orders.renew && give(LogOrder::Renew { slot }).is_err() {
                 return;
@@ -152,7 +164,7 @@ mod tests {
         let mut now = clock::now().instant;
         let (mut tenure, _) = settled(&mut now);
         let term = Term { generation: 0, sequence: 5 };
-        tenure.hear(LogNews::Claimed { slot: Slot(3), term }, now);
+        tenure.hear(LogNews::Claimed { slot: Slot(3), term, behind: Term::default() }, now);
         let here = SlotStanding { home: SlotHome::Here, term };
         let words: Vec<_> = std::iter::from_fn(|| tenure.poll_word()).collect();
         assert!(words.contains(&ViewWord::Stands { slot: Slot(3), standing: here }));

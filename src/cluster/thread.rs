@@ -22,6 +22,7 @@ use tracing::{debug, error, info, warn};
 use super::bus::{Bus, BusHeard, BusPost, Subjects};
 use super::calls::{CallIn, Calls};
 use super::exchange::{Exchange, ExchangePlan};
+use super::hand_over::{HandOverDesk, Moving};
 use super::heartbeat::{decode_beat, decode_claim, encode_beat, encode_claim};
 use super::quotas::QuotaDesk;
 use super::quotas::meter::QuotaMeters;
@@ -110,7 +111,11 @@ impl ClusterBell {
 #[derive(Debug, Default)]
 struct ClusterStage {
     is_draining: AtomicBool,
+    is_handing_over: AtomicBool,
     is_stopped: AtomicBool,
+    /// True: this node holds no slot that another one could take.
+    has_handed_over: AtomicBool,
+    handed_over: Notify,
 }
 
 /// The running thread. Dropping the handle ends it without a goodbye.
@@ -160,6 +165,21 @@ impl ClusterHandle {
     pub(crate) fn drain(&self) {
         self.stage.is_draining.store(true, Ordering::Release);
         self.bell.wake.notify_one();
+    }
+
+    /// True if another node may take slots of this one.
+    pub(crate) fn has_taker(&self) -> bool {
+        self.shown.newest().peers.iter().any(|peer| peer.is_alive && !peer.is_draining)
+    }
+
+    /// Hands all slots over to the other nodes. Returns once none is left that another node could take; the caller
+    /// bounds the wait.
+    pub(crate) async fn hand_over(&self) {
+        self.stage.is_handing_over.store(true, Ordering::Release);
+        self.bell.wake.notify_one();
+        while !self.stage.has_handed_over.load(Ordering::Acquire) {
+            self.stage.handed_over.notified().await;
+        }
     }
 
     /// Waits until the node has to leave.
@@ -237,10 +257,11 @@ pub(crate) fn start(plan: ClusterPlan) -> Result<ClusterHandle, ClusterStartErro
                     Err(error) => return drop(ready.send(Err(error))),
                 };
                 let mut shell = ClusterShell::new(plan, name, login, bus, &calls, shown);
+                shell.stage = stage;
                 shell.must_leave.clone_from(&end.0);
                 if ready.send(Ok(())).is_ok() {
                     tokio::select! {
-                        () = shell.run(&stage) => {}
+                        () = shell.run() => {}
                         () = cut.notified() => {}
                     }
                 }
@@ -277,6 +298,8 @@ struct ClusterShell {
     viewer_url: String,
     load: Box<dyn FnMut() -> NodeLoad + Send>,
     report: Box<dyn FnMut(ClusterReport<'_>) + Send>,
+    hand_overs: HandOverDesk,
+    stage: Arc<ClusterStage>,
     /// Slot -> the last word of the living node that ordered it, while nobody does.
     lost: BTreeMap<Slot, Instant>,
     suspended: Duration,
@@ -319,6 +342,7 @@ impl ClusterShell {
         });
         let subjects = Subjects::new(&config.name, name.clone());
         let own = OwnNode { name, incarnation, shards, dead_after: config.dead_after };
+        let hand_overs = HandOverDesk::new(ways.len(), Arc::clone(&slots));
         let quotas = QuotaDesk::new(&own, &config.region, Arc::clone(&slots), meters, now);
         Self {
             login,
@@ -341,6 +365,8 @@ impl ClusterShell {
             viewer_url: config.viewer_url,
             load,
             report,
+            hand_overs,
+            stage: Arc::default(),
             lost: BTreeMap::new(),
             suspended: clock::suspended(),
             is_draining: false,
@@ -348,7 +374,8 @@ impl ClusterShell {
         }
     }
 
-    async fn run(mut self, stage: &ClusterStage) {
+    async fn run(mut self) {
+        let stage = Arc::clone(&self.stage);
         loop {
             // In this order: a pause between the two readings must not lengthen the right to order.
             let since_boot = clock::since_boot();
@@ -359,6 +386,9 @@ impl ClusterShell {
             if stage.is_draining.load(Ordering::Acquire) && !self.is_draining {
                 self.is_draining = true;
                 self.tenure.view.drain(now.instant);
+            }
+            if stage.is_handing_over.load(Ordering::Acquire) {
+                self.hand_overs.give_all();
             }
             let is_more = self.turn(now, since_boot);
             let mut deadline = if is_more { now.instant } else { self.deadline() };
@@ -403,6 +433,7 @@ impl ClusterShell {
         self.log.write_version(self.tenure.view.version());
         self.tenure.order(|order| self.log.order(order));
         let is_more = self.exchange.turn(now);
+        self.hand_over(now);
         self.send_links();
         self.quotas.due(&self.tenure.view, now.instant);
         self.send_quotas(now.instant);
@@ -414,9 +445,23 @@ impl ClusterShell {
         is_more
     }
 
+    /// Goes on with the hand-overs of slots.
+    fn hand_over(&mut self, now: Now) {
+        let mut moving = Moving { tenure: &mut self.tenure, exchange: &mut self.exchange };
+        self.hand_overs.turn(&mut moving, now);
+        // Hand-overs may have given orders.
+        self.take_words(now);
+        self.tenure.order(|order| self.log.order(order));
+        if self.stage.is_handing_over.load(Ordering::Acquire) && self.hand_overs.is_done(&self.tenure) {
+            self.stage.has_handed_over.store(true, Ordering::Release);
+            self.stage.handed_over.notify_one();
+        }
+    }
+
     fn deadline(&self) -> Instant {
         let view = self.tenure.view.poll_deadline().min(self.show_at).min(self.quotas.poll_deadline());
-        self.exchange.poll_deadline().map_or(view, |exchange| exchange.min(view))
+        let others = [self.exchange.poll_deadline(), self.hand_overs.poll_deadline()];
+        others.into_iter().flatten().fold(view, Instant::min)
     }
 
     /// Takes a message, and those that are there already.
@@ -471,6 +516,7 @@ impl ClusterShell {
                 ViewWord::Parted { node } => {
                     let peer = self.tenure.view.name_of(node).map_or("", NodeName::as_str);
                     warn!(node = peer, key = node.0, "another node is dead, or has left");
+                    self.hand_overs.lost(node, now.instant);
                     if let Some(tally) = self.exchange.part(node, now) {
                         // Nothing waits for a node that has left.
                         (self.report)(ClusterReport::Link { peer, tally, age: Duration::ZERO });
@@ -480,9 +526,10 @@ impl ClusterShell {
                 ViewWord::Stands { slot, standing } => {
                     debug!(slot = slot.0, ?standing, "a slot stands anew");
                     self.note_takeover(slot, standing.home, now.instant);
-                    self.slots.set(slot, standing);
+                    self.hand_overs.stands(slot, standing, now.instant);
                     is_changed = true;
                 }
+                ViewWord::Handed { slot } => self.hand_overs.handed(slot),
                 // Heartbeats tell the slots again, so a lost claim costs half a second.
                 ViewWord::Tell(claim) => self.post(&self.subjects.claim(encode_claim(&claim))),
                 ViewWord::Beat => {

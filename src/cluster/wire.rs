@@ -9,6 +9,7 @@ mod codes;
 mod control;
 mod delivery;
 mod frames;
+mod hand_over;
 mod numbers;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,8 @@ use prost::Message;
 use super::calls::{CallOutcome, NodeRequest};
 use crate::shard::ways::NodeWord;
 pub(super) use frames::{FramesSent, FramesTaken};
+pub(super) use hand_over::HandOverSaid;
+use roomcast_core::cluster::Slot;
 use roomcast_core::limits::LINK_BUNDLED_BYTES_MAX;
 use roomcast_core::node_proto as pb;
 
@@ -43,6 +46,15 @@ pub(super) enum Word {
         /// The outcome.
         outcome: CallOutcome,
     },
+    /// A word about the hand-over of a slot.
+    HandOver {
+        /// The slot.
+        slot: Slot,
+        /// The number of the attempt.
+        attempt: u64,
+        /// The word.
+        said: HandOverSaid,
+    },
 }
 
 /// The bytes are no word of a node.
@@ -55,7 +67,9 @@ pub(super) fn said(word: &NodeWord, frames: &mut FramesSent, now: Instant) -> By
         NodeWord::Joins { room, joins } => pb::word::Word::Joins(control::encode_joins(room, joins)),
         NodeWord::ToHome(control) => pb::word::Word::Control(control::encode(control)),
         NodeWord::ToBranch(delivery) => pb::word::Word::Delivery(delivery::encode(delivery, frames, now)),
-        NodeWord::ResetTaken => unreachable!("the exchange takes this word"),
+        NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Packed { .. } => {
+            unreachable!("the exchange takes these words")
+        }
     })
 }
 
@@ -67,6 +81,11 @@ pub(super) fn call(number: u64, request: &NodeRequest) -> Bytes {
 /// The bytes of an answer to a call.
 pub(super) fn answer(number: u64, outcome: &CallOutcome) -> Bytes {
     encode(pb::word::Word::Answer(calls::encode_outcome(number, outcome)))
+}
+
+/// The bytes of a word about a hand-over.
+pub(super) fn hand_over(slot: Slot, attempt: u64, said: HandOverSaid) -> Bytes {
+    encode(pb::word::Word::HandOver(hand_over::encode(slot, attempt, said)))
 }
 
 fn encode(word: pb::word::Word) -> Bytes {
@@ -95,6 +114,7 @@ impl Word {
             pb::word::Word::Answer(answer) => {
                 Self::Answer { number: answer.number, outcome: calls::decode_outcome(answer)? }
             }
+            pb::word::Word::HandOver(word) => hand_over::decode(word)?,
         })
     }
 }

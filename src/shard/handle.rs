@@ -101,6 +101,8 @@ pub(super) enum DoorRequest {
     Drain { reply: oneshot::Sender<()> },
     /// Answered when no connection is left.
     Farewell { reply: oneshot::Sender<()> },
+    /// As `Farewell`, and the rooms go on for the devices of other nodes.
+    PartWithDevices { reply: oneshot::Sender<()> },
 }
 
 /// A request on its way to a shard, and the way of the answer.
@@ -513,17 +515,6 @@ impl Shards {
         self.directory().hot_rooms()
     }
 
-    /// Drains: publishes are refused, buffers flush, devices get `bye` and 1012. Returns once every
-    /// connection is gone. The caller bounds the wait.
-    pub async fn drain(&self) {
-        // All shards flush before the first says goodbye: their batches have members on other shards. Once
-        // all have answered, every batch has been taken into a pass; once they have answered again, those
-        // passes are over.
-        self.ask_all(|reply| DoorRequest::Drain { reply }).await;
-        self.ask_all(|reply| DoorRequest::Drain { reply }).await;
-        self.ask_all(|reply| DoorRequest::Farewell { reply }).await;
-    }
-
     /// Stops all shards at once. Their threads end; connections are cut.
     pub fn stop(&self) {
         for way_in in &*self.ways_in {
@@ -613,7 +604,7 @@ impl Shards {
         }
     }
 
-    async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> DoorRequest) {
+    pub(super) async fn ask_all(&self, request: impl Fn(oneshot::Sender<()>) -> DoorRequest) {
         self.tell_all(|| {
             let (reply, answer) = oneshot::channel();
             Errand { request: request(reply), answer }

@@ -80,6 +80,19 @@ pub(crate) enum HomeSaid {
     Closed,
     /// Another home orders the room from now on, or will: members join again, on the same connection.
     Moved,
+    /// The home hands the room over. A branch answers with [`SegmentSaid::Paused`]; no segment hears this word, nor
+    /// the next two.
+    Pause {
+        /// The number of the attempt, which the answer repeats.
+        attempt: u64,
+    },
+    /// The home goes on: the hand-over was given up.
+    Resumed,
+    /// The home has the room by a hand-over, in the same run.
+    Adopted {
+        /// The newest batch.
+        seq: Seq,
+    },
 }
 
 /// The answer to a join.

@@ -17,6 +17,7 @@ pub mod lane;
 pub mod residents;
 
 mod ask;
+mod drain;
 mod inbox;
 mod ladder;
 mod nodes;
@@ -37,6 +38,7 @@ pub use self::plan::Plan;
 use self::residents::Residents;
 use self::residents::connection::Socket;
 use crate::metrics::tally::{Holdings, Tally};
+use roomcast_core::limits::HAND_OVER_LOOK_INTERVAL;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::NameKey;
 
@@ -68,6 +70,8 @@ pub struct Shard<S> {
     drain: Drain,
     /// Moment to send again what found a lane full.
     pump_again: Option<Instant>,
+    /// Moment to look again at rooms that settle for their hand-over.
+    pack_again: Option<Instant>,
 }
 
 /// Progress of a drain.
@@ -91,6 +95,7 @@ impl<S: Socket> Shard<S> {
             branches: None,
             drain: Drain::No,
             pump_again: None,
+            pack_again: None,
         }
     }
 
@@ -108,6 +113,7 @@ impl<S: Socket> Shard<S> {
             Drain::Flushing => self.homes.flush_all(now),
             Drain::No | Drain::Farewell => self.homes.take_due_rooms(now),
         };
+        self.homes.pack_rooms(now);
         // Before the passes, so that a batch leaves in the turn that cut it.
         self.exchange(now);
         let nodes = self.homes.nodes.as_ref();
@@ -121,6 +127,7 @@ impl<S: Socket> Shard<S> {
         let is_stuck = self.pump_nodes(now) | self.homes.lanes.pump() | self.residents.lanes.pump();
         // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
         self.pump_again = is_stuck.then(|| now.instant + PUMP_INTERVAL);
+        self.pack_again = self.homes.is_packing().then(|| now.instant + HAND_OVER_LOOK_INTERVAL);
         busy || self.residents.is_passing_somewhere()
     }
 
@@ -129,7 +136,7 @@ impl<S: Socket> Shard<S> {
     pub fn poll_deadline(&self) -> Instant {
         let deadline = self.residents.poll_deadline();
         let look = self.branches.as_ref().and_then(Branches::poll_deadline);
-        let others = [self.homes.poll_deadline(), self.pump_again, look];
+        let others = [self.homes.poll_deadline(), self.pump_again, look, self.pack_again];
         others.into_iter().flatten().fold(deadline, Instant::min)
     }
 

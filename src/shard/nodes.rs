@@ -6,13 +6,13 @@ use super::branches::Branches;
 use super::homes::moves::SlotTurn;
 use super::lane::{Control, LaneEnd, LaneSent};
 use super::residents::connection::Socket;
-use super::slots::{Slots, Stood};
+use super::slots::{SlotArrival, Slots, Stood};
 use super::ways::{FromNode, NodeWord, ToNode, WayOut};
 use super::{Shard, TURN_ENTRIES_MAX};
-use roomcast_core::cluster::{SLOTS, SlotHome};
+use roomcast_core::cluster::{SLOTS, Slot, SlotHome};
 use roomcast_core::now::Now;
 use roomcast_core::room::SegmentSaid;
-use roomcast_core::room::id::RoomName;
+use roomcast_core::room::id::{RoomName, Run};
 
 /// The standings of slots as the shard has followed them, and the way to other nodes.
 pub(super) struct Nodes {
@@ -46,6 +46,16 @@ impl Nodes {
     /// The home of a room's slot.
     pub(super) fn home_of(&self, room: &RoomName) -> SlotHome {
         self.stood.standings[self.slots.of(room).index()].home
+    }
+
+    /// The slot of a room.
+    pub(super) fn slot_of(&self, room: &RoomName) -> Slot {
+        self.slots.of(room)
+    }
+
+    /// True if this node holds a slot now, and the rooms here are those of that hold.
+    pub(super) fn still_holds(&self, slot: Slot) -> bool {
+        self.slots.still_holds(slot, self.stood.losses[slot.index()])
     }
 
     /// True if a node takes joins of a room.
@@ -171,8 +181,11 @@ impl<S: Socket> Shard<S> {
             FromNode::Word { node, word: NodeWord::ToBranch(delivery) } => {
                 branches.take_delivery(node, delivery, &mut self.homes.lanes, now);
             }
-            // The cluster's thread hears this word, and never says it.
-            FromNode::Word { word: NodeWord::ResetTaken, .. } => {}
+            // The cluster's thread hears these words, and never says them.
+            FromNode::Word {
+                word: NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Packed { .. },
+                ..
+            } => {}
             FromNode::Reset { node } => {
                 nodes.send(ToNode { node, word: NodeWord::ResetTaken });
                 self.homes.lose_place(node, now);
@@ -181,8 +194,42 @@ impl<S: Socket> Shard<S> {
                 }
             }
             FromNode::Lapsed { node, room, run, seq } => self.homes.lapsed(node, &room, run, seq, now),
+            FromNode::HandOver { slot, to, attempt } => self.homes.hand_over(slot, to, attempt),
+            FromNode::Resume { slot } => self.homes.resume(slot, now),
+            FromNode::Arrived { node, slot, attempt, state } => {
+                self.homes.arrive(SlotArrival { node, attempt }, slot, state, now);
+            }
         }
         self.send_words(now);
+    }
+
+    /// Takes all words of other nodes that are there: the rooms of a slot come before its standing.
+    fn take_all_from_nodes(&mut self, now: Now) {
+        while let Some(from) = self.homes.nodes.as_ref().and_then(|nodes| nodes.way.back.pop()) {
+            self.take_from_node(from, now);
+        }
+    }
+
+    /// Goes on with the rooms of a slot that was handed over to this node.
+    fn adopt_rooms(&mut self, slot: Slot, from: SlotArrival, now: Now) {
+        for state in self.homes.take_arrived(slot, from) {
+            let (Ok(name), run) = (RoomName::parse(&state.room), Run(state.run)) else { continue };
+            let is_of_slot = self.homes.nodes.as_ref().is_some_and(|nodes| nodes.slot_of(&name) == slot);
+            let Some(branches) = self.branches.as_mut().filter(|_| is_of_slot) else { continue };
+            let here = branches.hand_in(&name, run);
+            if self.homes.adopt(state, &here, now) {
+                for (shard, said) in here.words {
+                    self.homes.take_control(shard, Control { room: name.clone(), run: Some(run), said }, now);
+                }
+            } else {
+                self.homes.move_segments(&name, run, &here);
+            }
+            for join in here.joins {
+                let said = SegmentSaid::Join(join);
+                let control = Control { room: name.clone(), run: None, said };
+                self.homes.take_control(usize::from(join.shard), control, now);
+            }
+        }
     }
 
     /// Has rooms and branches follow the changes of their slots since the last look, and the right to order. Called
@@ -197,6 +244,19 @@ impl<S: Socket> Shard<S> {
         nodes.changes = changes;
         let slots = Arc::clone(&nodes.slots);
         let stood = slots.all();
+        let had = nodes.stood;
+        let came = Slot::all().filter_map(|slot| {
+            let is_new = !had.standings[slot.index()].home.is_own()
+                || had.losses[slot.index()] != stood.losses[slot.index()];
+            stood.arrivals[slot.index()]
+                .filter(|_| is_new && stood.standings[slot.index()].home.is_own())
+                .map(|from| (slot, from))
+        });
+        let came: Vec<(Slot, SlotArrival)> = came.collect();
+        if !came.is_empty() {
+            self.take_all_from_nodes(now);
+        }
+        let Some(nodes) = &mut self.homes.nodes else { return };
         let former = std::mem::replace(&mut nodes.stood, stood);
         let turns: [Option<SlotTurn>; SLOTS] = std::array::from_fn(|at| {
             let was_lost = former.losses[at] != stood.losses[at];
@@ -205,7 +265,9 @@ impl<S: Socket> Shard<S> {
         // A walk over all rooms, at most once per change.
         if turns.iter().any(Option::is_some) {
             self.homes.turn_slots(|room| turns[slots.of(room).index()], now);
+            self.homes.forget_leaving(|slot| turns[slot.index()] == Some(SlotTurn::Lose));
         }
+        came.into_iter().for_each(|(slot, from)| self.adopt_rooms(slot, from, now));
         let moved = |room: &RoomName| {
             let at = slots.of(room).index();
             (former.standings[at] != stood.standings[at]).then_some(stood.standings[at].home)

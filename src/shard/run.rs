@@ -274,6 +274,10 @@ impl Shell {
                 shard.drain();
                 self.waits.borrow_mut().drains.push(reply);
             }
+            DoorRequest::PartWithDevices { reply } => {
+                shard.residents.bid_farewell();
+                self.waits.borrow_mut().farewells.push(reply);
+            }
             DoorRequest::Farewell { reply } => {
                 shard.bid_farewell();
                 self.waits.borrow_mut().farewells.push(reply);

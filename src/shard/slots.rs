@@ -1,12 +1,14 @@
 //! The standing of each slot, as the cluster says it: shards and doors read, and the cluster writes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 use crate::clock;
-use roomcast_core::cluster::{SLOTS, Slot, SlotHome, SlotStanding};
+use roomcast_core::cluster::{NodeKey, SLOTS, Slot, SlotHome, SlotStanding};
 use roomcast_core::now::millis;
 use roomcast_core::room::id::{NameKey, RoomName};
 
@@ -23,6 +25,9 @@ pub(crate) struct Slots {
     changes: AtomicU64,
     /// Locked for one copy at a time.
     stood: RwLock<Stood>,
+    handed: Mutex<HandedSlots>,
+    /// Rings at the end of each hand-over.
+    hand_over_ended: Notify,
 }
 
 /// The standings of all slots at one moment.
@@ -32,12 +37,32 @@ pub(crate) struct Stood {
     /// Times that this node has lost each slot. A slot that was lost and is held again has no rooms from before,
     /// even if nobody looked meanwhile.
     pub(crate) losses: [u32; SLOTS],
+    /// The hand-over by which this node has each slot.
+    pub(crate) arrivals: [Option<SlotArrival>; SLOTS],
+}
+
+/// A hand-over, as its next home knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotArrival {
+    /// The former home.
+    pub(crate) node: NodeKey,
+    /// The number of the attempt at that home.
+    pub(crate) attempt: u64,
+}
+
+/// The slots that this node hands over, for the doors.
+#[derive(Debug, Default)]
+struct HandedSlots {
+    /// Being handed over: requests wait.
+    leaving: BTreeSet<Slot>,
+    /// Handed over, each to the node that has it.
+    given: BTreeMap<Slot, NodeKey>,
 }
 
 impl Default for Stood {
     /// Slots without a home.
     fn default() -> Self {
-        Self { standings: [SlotStanding::default(); SLOTS], losses: [0; SLOTS] }
+        Self { standings: [SlotStanding::default(); SLOTS], losses: [0; SLOTS], arrivals: [None; SLOTS] }
     }
 }
 
@@ -45,7 +70,14 @@ impl Slots {
     /// Slots without a home. `key` is the cluster's.
     pub(crate) fn new(key: NameKey) -> Self {
         let right_until_ms = AtomicU64::new(u64::MAX);
-        Self { key, right_until_ms, changes: AtomicU64::new(0), stood: RwLock::default() }
+        Self {
+            key,
+            right_until_ms,
+            changes: AtomicU64::new(0),
+            stood: RwLock::default(),
+            handed: Mutex::default(),
+            hand_over_ended: Notify::new(),
+        }
     }
 
     /// The slot of a room.
@@ -85,14 +117,73 @@ impl Slots {
         if is_ended { SlotStanding { home: SlotHome::Frozen, ..standing } } else { standing }
     }
 
-    /// Changes the standing of a slot. The caller wakes the shards.
+    /// Changes the standing of a slot, which does not come by a hand-over.
+    #[cfg(test)]
     pub(crate) fn set(&self, slot: Slot, standing: SlotStanding) {
+        self.set_handed(slot, standing, None);
+    }
+
+    /// Changes the standing of a slot. The caller wakes the shards. `arrival`: the hand-over by which the slot comes to
+    /// this node. Its rooms were told to the shards before.
+    pub(crate) fn set_handed(&self, slot: Slot, standing: SlotStanding, arrival: Option<SlotArrival>) {
+        let mut handed = self.handed.lock();
+        if handed.given.get(&slot).is_some_and(|to| standing.home != SlotHome::There(*to)) {
+            handed.given.remove(&slot);
+        }
+        drop(handed);
         let mut stood = self.stood.write();
+        let former = stood.standings[slot.index()];
+        // A renewed term is the same hold.
+        if !(former.home.is_own() && standing.home.is_own()) {
+            stood.arrivals[slot.index()] = arrival;
+        }
         let former = std::mem::replace(&mut stood.standings[slot.index()], standing);
         let is_lost = former.home.is_own() && !standing.home.is_own();
         stood.losses[slot.index()] += u32::from(is_lost);
         // Under the lock: a shard that sees the number finds the change.
         self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// True if this node holds a slot, as it did at the last look with so many losses.
+    pub(crate) fn still_holds(&self, slot: Slot, losses: u32) -> bool {
+        let stood = self.stood.read();
+        stood.standings[slot.index()].home.is_own() && stood.losses[slot.index()] == losses
+    }
+
+    /// Has requests for the rooms of a slot wait: it is handed over.
+    pub(crate) fn leave(&self, slot: Slot) {
+        self.handed.lock().leaving.insert(slot);
+    }
+
+    /// The hand-over of a slot has ended. `to`: the node that has it now; `None`: it stays, or is lost.
+    pub(crate) fn end_leave(&self, slot: Slot, to: Option<NodeKey>) {
+        let mut handed = self.handed.lock();
+        handed.leaving.remove(&slot);
+        handed.given.extend(to.map(|to| (slot, to)));
+        drop(handed);
+        self.hand_over_ended.notify_waiters();
+    }
+
+    /// True while a slot is handed over.
+    pub(crate) fn is_leaving(&self, slot: Slot) -> bool {
+        self.handed.lock().leaving.contains(&slot)
+    }
+
+    /// The node to which this one has handed a slot over, as long as it stands there.
+    pub(crate) fn given_to(&self, slot: Slot) -> Option<NodeKey> {
+        self.handed.lock().given.get(&slot).copied()
+    }
+
+    /// Waits until a slot is handed over no longer.
+    pub(crate) async fn left(&self, slot: Slot) {
+        loop {
+            // Before the look: an end behind it is heard.
+            let ended = self.hand_over_ended.notified();
+            if !self.is_leaving(slot) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// A number that changes with each change, and with the right to order.

@@ -11,8 +11,9 @@ use crossbeam_queue::ArrayQueue;
 
 use super::lane::{Control, Delivery, Frames, HomeSaid};
 use super::slots::Slots;
-use roomcast_core::cluster::NodeKey;
+use roomcast_core::cluster::{NodeKey, Slot};
 use roomcast_core::limits::{NODE_WAY_ENTRIES_MAX, NODE_WORD_JOINS_MAX};
+use roomcast_core::node_proto::RoomState;
 use roomcast_core::room::Join;
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
@@ -34,6 +35,22 @@ pub(crate) enum NodeWord {
     /// link, and are dropped: a departure among them would be counted off a member of the new link. No other node
     /// says this.
     ResetTaken,
+    /// A room of a slot, for the next home of the slot. Its places are those of this node.
+    Room {
+        /// The slot.
+        slot: Slot,
+        /// The number of the attempt.
+        attempt: u64,
+        /// The room.
+        state: Box<RoomState>,
+    },
+    /// The shard has said all its rooms of a slot. The cluster's thread hears this, and no other node.
+    Packed {
+        /// The slot.
+        slot: Slot,
+        /// The number of the attempt.
+        attempt: u64,
+    },
 }
 
 impl NodeWord {
@@ -43,7 +60,7 @@ impl NodeWord {
             Self::Joins { room, .. }
             | Self::ToHome(Control { room, .. })
             | Self::ToBranch(Delivery { room, .. }) => Some(room),
-            Self::ResetTaken => None,
+            Self::ResetTaken | Self::Room { .. } | Self::Packed { .. } => None,
         }
     }
 
@@ -129,7 +146,35 @@ pub(crate) enum FromNode {
         /// The batch.
         seq: Seq,
     },
+    /// Settle the rooms of a slot, and say them to its next home. Said to every shard.
+    HandOver {
+        /// The slot.
+        slot: Slot,
+        /// The next home.
+        to: NodeKey,
+        /// The number of the attempt.
+        attempt: u64,
+    },
+    /// The hand-over of a slot has ended: its rooms go on here, unless the slot is lost by now. Said to every shard.
+    Resume {
+        /// The slot.
+        slot: Slot,
+    },
+    /// A room of a slot that this node may get. Its places are those of this node.
+    Arrived {
+        /// The present home.
+        node: NodeKey,
+        /// The slot.
+        slot: Slot,
+        /// The number of the attempt.
+        attempt: u64,
+        /// The room.
+        state: Box<RoomState>,
+    },
 }
+
+/// The place of the node itself among the places of a room's state. The others are those of `node_place`.
+pub(crate) const OWN_PLACE: u64 = u64::MAX;
 
 /// The queues between a shard and the cluster's thread.
 #[derive(Debug)]

@@ -108,6 +108,13 @@ impl Cluster {
         self.nodes[node].as_ref().expect("a living node").signal(signal);
     }
 
+    /// Has a node drain, and waits for its end.
+    pub(crate) async fn drain(&mut self, node: usize) {
+        let mut process = self.nodes[node].take().expect("a living node");
+        process.signal(Signal::TERM);
+        assert_eq!(process.exit_code().await, Some(0), "node {node}");
+    }
+
     /// Starts a killed node again, on its doors.
     pub(crate) async fn restart(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");

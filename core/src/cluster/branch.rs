@@ -9,14 +9,24 @@
 //! A branch is *attached* to a home. Where the home moves, or the link to its node begins anew, the branch detaches:
 //! the segments have their members join again, and words of a segment from before are dropped until the segment has
 //! said [`SegmentSaid::Moved`].
+//!
+//! A home that hands the room over *pauses* the branch first: see `pause`.
+
+mod pause;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use self::pause::Pause;
 use super::{NodeKey, SlotHome};
 use crate::limits::{NO_HOME_AGE_MAX, NODE_JOIN_AGE_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, Run, Seq};
 use crate::room::{CarryWant, Census, Departure, Join, RefreshWant, SegmentSaid, WriteCost};
+
+pub use self::pause::HandedIn;
+
+/// The place of a word that no segment has said.
+const NO_SHARD: usize = usize::MAX;
 
 /// The branch of a room. Bounded by the members, the joins under way and the shards of its node.
 #[derive(Debug, Default)]
@@ -43,6 +53,10 @@ pub struct Branch {
     /// Batches that some segment has not taken yet, oldest first. At most `SEGMENT_QUEUED_MAX` for each segment.
     batches: VecDeque<OnTheWay>,
     said: VecDeque<BranchSaid>,
+    /// The room is handed over: words wait for its next home.
+    pause: Option<Pause>,
+    /// The home that has handed the room over to the present one. The slot may stand with it a little longer.
+    handed_from: Option<NodeKey>,
     /// Words that were stale or wrong, and changed nothing.
     stale: u64,
 }
@@ -209,12 +223,12 @@ impl Branch {
     /// The node to which a join waits to be sent.
     #[must_use]
     pub fn sends_to(&self) -> Option<NodeKey> {
-        self.home.filter(|_| !self.in_line.is_empty())
+        self.home.filter(|_| !self.in_line.is_empty() && self.pause.is_none())
     }
 
     /// Sends the next join in line. The caller bounds the joins on their way to a node.
     pub fn send_join(&mut self, now: Instant) {
-        let Some(node) = self.home else { return };
+        let Some(node) = self.sends_to() else { return };
         while let Some(key) = self.in_line.pop_front() {
             // A newcomer may have been refused meanwhile.
             let Some(waiting) = self.joins.get_mut(&key) else { continue };
@@ -230,7 +244,9 @@ impl Branch {
     /// True if nobody would miss the branch.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.joins.is_empty() && self.segments.is_empty() && self.batches.is_empty()
+        let is_empty = self.joins.is_empty() && self.segments.is_empty() && self.batches.is_empty();
+        // The next home is to hear of the members that have left.
+        is_empty && self.pause.is_none()
     }
 
     /// Members on this node.
@@ -257,7 +273,7 @@ impl Branch {
         }
         if let (SegmentSaid::Counted(_), Some(node), Some(_)) = (&said, self.home, run) {
             // The counts of a life that ended here with a link: it may go on at its home, which knows its lives.
-            return self.said.push_back(BranchSaid::ToHome { node, run, said });
+            return self.send_or_keep(node, shard, run, said);
         }
         // Words about an earlier life of the room change nothing.
         if run.is_none() || run != self.run {
@@ -266,8 +282,8 @@ impl Branch {
         }
         match said {
             SegmentSaid::Join(_) | SegmentSaid::Moved => {}
-            // The word of a branch.
-            SegmentSaid::TakenThrough { .. } => self.stale += 1,
+            // Words of a branch.
+            SegmentSaid::TakenThrough { .. } | SegmentSaid::Paused { .. } => self.stale += 1,
             SegmentSaid::Left(left) => self.leave(shard, left),
             SegmentSaid::Taken { batches, cost } => {
                 for _ in 0..batches {
@@ -284,23 +300,24 @@ impl Branch {
             }
             SegmentSaid::Refresh(want) => {
                 if asks_first(&mut self.refreshes, want, shard) {
-                    self.tell_home(SegmentSaid::Refresh(want));
+                    self.tell_home(shard, SegmentSaid::Refresh(want));
                 }
             }
             SegmentSaid::Carry(want) => {
                 if asks_first(&mut self.carries, want, shard) {
-                    self.tell_home(SegmentSaid::Carry(want));
+                    self.tell_home(shard, SegmentSaid::Carry(want));
                 }
             }
             SegmentSaid::Counted(_) => {}
             SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {
-                self.tell_home(said);
+                self.tell_home(shard, said);
             }
         }
     }
 
     /// The slot of the room stands anew.
     pub fn follow(&mut self, home: SlotHome) {
+        self.handed_from = None;
         match home {
             SlotHome::There(node) => {
                 self.attach(node);
@@ -358,6 +375,7 @@ impl Branch {
                 self.said.push_back(BranchSaid::GaveBack(waiting.join));
             }
         }
+        self.end_long_pause(now);
         if let SlotHome::There(node) = home {
             self.attach(node);
             self.line_up();
@@ -491,7 +509,8 @@ impl Branch {
 
     /// The home of the room is another one from now on, or this one in another life.
     pub fn home_moved(&mut self, node: NodeKey, run: Run) {
-        if self.is_heard(node, run) {
+        // The next home of a room that is handed over says so too, if it does not go on with the room.
+        if self.is_awaited(run) || self.is_heard(node, run) {
             self.detach(false);
         }
     }
@@ -512,6 +531,9 @@ impl Branch {
     }
 
     fn attach(&mut self, node: NodeKey) {
+        if self.pause.is_some() || self.handed_from == Some(node) {
+            return;
+        }
         if self.home != Some(node) {
             self.detach(true);
             self.ask_all_again();
@@ -528,9 +550,10 @@ impl Branch {
 
     /// Has all members join again. `says_so`: the former home counts them off at once.
     fn detach(&mut self, says_so: bool) {
+        self.pause = None;
         let Some(run) = self.run else { return };
         if says_so {
-            self.tell_home(SegmentSaid::Moved);
+            self.tell_home(NO_SHARD, SegmentSaid::Moved);
         }
         for (shard, segment) in &mut self.segments {
             if segment.census.members() > 0 || !segment.untaken.is_empty() {
@@ -542,6 +565,8 @@ impl Branch {
     }
 
     fn end_life(&mut self) {
+        self.pause = None;
+        self.handed_from = None;
         self.run = None;
         self.epoch = None;
         self.refreshes.clear();
@@ -571,7 +596,7 @@ impl Branch {
             self.stale += 1;
             return;
         }
-        self.tell_home(SegmentSaid::Left(left));
+        self.tell_home(shard, SegmentSaid::Left(left));
         self.forget_if_empty(shard);
     }
 
@@ -612,13 +637,13 @@ impl Branch {
             }
         }
         if let Some(seq) = through {
-            self.tell_home(SegmentSaid::TakenThrough { seq, cost });
+            self.tell_home(NO_SHARD, SegmentSaid::TakenThrough { seq, cost });
         }
     }
 
-    fn tell_home(&mut self, said: SegmentSaid) {
+    fn tell_home(&mut self, shard: usize, said: SegmentSaid) {
         if let (Some(node), Some(run)) = (self.home, self.run) {
-            self.said.push_back(BranchSaid::ToHome { node, run: Some(run), said });
+            self.send_or_keep(node, shard, Some(run), said);
         }
     }
 

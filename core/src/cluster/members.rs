@@ -436,6 +436,18 @@ impl Members {
         scored.into_iter().map(|(_, node)| node).collect()
     }
 
+    /// True if another node that has a link to this one may take slots.
+    pub(super) fn has_taker(&self) -> bool {
+        self.takers().any(|(_, peer)| peer.version == NODE_VERSION)
+    }
+
+    /// The first choice for a slot among the others that have a link to this node.
+    pub(super) fn taker_of(&self, slot: Slot) -> Option<NodeKey> {
+        let takers = self.takers().filter(|(_, peer)| peer.version == NODE_VERSION);
+        let scored = takers.map(|(name, peer)| (rendezvous::score(name, slot, peer.load.shards), peer.key));
+        scored.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, key)| key)
+    }
+
     /// True if this node comes before all living nodes in the order of a slot.
     pub(super) fn is_first_choice(&self, slot: Slot) -> bool {
         let own = rendezvous::score(&self.own.name, slot, self.own.shards);

@@ -4,6 +4,7 @@
 //! the term of that home.
 
 mod branch;
+pub mod handover;
 pub mod link;
 mod members;
 pub mod node;
@@ -12,7 +13,7 @@ mod rendezvous;
 pub mod status;
 pub mod view;
 
-pub use branch::{Branch, BranchSaid, JoinKey, Welcoming};
+pub use branch::{Branch, BranchSaid, HandedIn, JoinKey, Welcoming};
 pub use members::{OwnNode, Peer};
 
 use serde::{Deserialize, Serialize};

@@ -46,6 +46,11 @@ pub enum ViewWord {
         /// The new standing.
         standing: SlotStanding,
     },
+    /// The next standing of the slot comes by a hand-over: nothing was ordered in between.
+    Handed {
+        /// The slot.
+        slot: Slot,
+    },
     /// An order for the log: claim the slot. Answered by [`View::claimed`] or [`View::fenced`].
     Claim {
         /// The slot.
@@ -113,6 +118,8 @@ struct SlotSeat {
     since: Instant,
     /// The last fence against this node.
     fenced_at: Option<Instant>,
+    /// The node to which this one hands the slot over.
+    giving: Option<NodeKey>,
     own: Own,
 }
 
@@ -132,6 +139,8 @@ enum ClaimWhy {
     Preferred,
     /// A claim of this node has come to light, for which others take this node for the home.
     Met,
+    /// The home hands the slot over, which it held under this term.
+    Handed(Term),
 }
 
 /// A slot that this node holds.
@@ -165,6 +174,7 @@ impl View {
             home: None,
             since: now,
             fenced_at: None,
+            giving: None,
             own: Own::Not,
         };
         Self {
@@ -204,8 +214,8 @@ impl View {
         self.next_look = now;
     }
 
-    /// Takes news of the log: the slot is held under `term`.
-    pub fn claimed(&mut self, slot: Slot, term: Term, now: Instant) {
+    /// Takes news of the log: the slot is held under `term`. `behind`: the term of the last claim of another node.
+    pub fn claimed(&mut self, slot: Slot, term: Term, behind: Term, now: Instant) {
         let seat = &mut self.seats[slot.index()];
         let why = match seat.own {
             // Given up before the news came. The log may have been told before its claim, so it is told again.
@@ -225,6 +235,10 @@ impl View {
             seat.home = None;
             seat.since = now;
             seat.own = Own::Held(Hold { term, proven: now, renewed: Some(now), frozen: None });
+            // With any other claim in between, somebody may have ordered meanwhile.
+            if why == ClaimWhy::Handed(behind) {
+                self.words.push_back(ViewWord::Handed { slot });
+            }
             let node = self.members.own().name.clone();
             self.words.push_back(ViewWord::Tell(Claim { slot, term, node }));
         } else if seat.home.is_none_or(|home| !self.members.can_order(home)) {
@@ -297,6 +311,50 @@ impl View {
             self.stage = NodeStage::Draining;
             self.next_beat = now;
         }
+    }
+
+    /// The slots that this node hands over while it drains, each with its next home and the term of this node.
+    pub fn to_hand_over(&self) -> impl Iterator<Item = (Slot, NodeKey, Term)> {
+        let is_draining = self.stage == NodeStage::Draining;
+        let held = Slot::all().zip(&self.seats).filter(move |_| is_draining);
+        held.filter_map(|(slot, seat)| match seat.own {
+            Own::Held(Hold { term, frozen: None, .. }) if seat.giving.is_none() && seat.term == term => {
+                Some((slot, self.members.taker_of(slot)?, term))
+            }
+            Own::Held(_) | Own::Claiming(_) | Own::Not => None,
+        })
+    }
+
+    /// True if this node holds a slot that another node could take.
+    #[must_use]
+    pub fn has_to_give(&self) -> bool {
+        let is_held = |seat: &SlotSeat| matches!(seat.own, Own::Held(_));
+        self.seats.iter().any(is_held) && self.members.has_taker()
+    }
+
+    /// The slot is on its way to `to`: a claim of that node ends the hold at once.
+    pub fn give(&mut self, slot: Slot, to: NodeKey) {
+        self.seats[slot.index()].giving = Some(to);
+    }
+
+    /// The hand-over of the slot is given up.
+    pub fn keep_on(&mut self, slot: Slot) {
+        self.seats[slot.index()].giving = None;
+    }
+
+    /// Takes the offer of a slot by its home, which holds it under `term`. False: this node does not claim.
+    #[must_use]
+    pub fn accept(&mut self, slot: Slot, from: NodeKey, term: Term, now: Instant) -> bool {
+        self.adopt(slot, term, Some(from), now);
+        let Outlook { may_claim, has_echo, .. } = self.outlook(now);
+        let seat = &mut self.seats[slot.index()];
+        let is_home = seat.home == Some(from) && seat.term == term && seat.own == Own::Not;
+        if !is_home || !may_claim || !has_echo {
+            return false;
+        }
+        seat.own = Own::Claiming(ClaimWhy::Handed(term));
+        self.words.push_back(ViewWord::Claim { slot, heard: term });
+        true
     }
 
     /// Says goodbye: the next heartbeat is the last one, and the others take over the slots.
@@ -527,6 +585,9 @@ impl View {
             Own::Not => self.claim_if_free(slot, outlook),
         }
         let seat = &mut self.seats[slot.index()];
+        if !matches!(seat.own, Own::Held(_)) {
+            seat.giving = None;
+        }
         let home = match seat.own {
             Own::Held(Hold { frozen: None, .. }) => SlotHome::Here,
             Own::Held(_) => SlotHome::Frozen,
@@ -546,6 +607,12 @@ impl View {
     fn keep(&mut self, slot: Slot, outlook: Outlook) {
         let Outlook { now, has_echo, .. } = outlook;
         let seat = &mut self.seats[slot.index()];
+        // As it was asked to: there is no doubt that the slot is there.
+        let is_given =
+            |hold: Hold| seat.term > hold.term && seat.giving.is_some() && seat.giving == seat.home;
+        if matches!(seat.own, Own::Held(hold) if is_given(hold)) {
+            return self.give_up(slot);
+        }
         let Own::Held(hold) = &mut seat.own else { return };
         let age = |since: Instant| now.saturating_duration_since(since);
         let is_superseded = seat.term > hold.term;
@@ -572,7 +639,15 @@ impl View {
 
     /// Gives up a claim that is another node's by now.
     fn claim_on(&mut self, slot: Slot, why: ClaimWhy) {
-        let has_home = self.seats[slot.index()].home.is_some_and(|home| self.members.can_order(home));
+        let seat = &self.seats[slot.index()];
+        if let ClaimWhy::Handed(from) = why {
+            // A later claim of the home ends its hand-over.
+            if seat.term > from || self.stage != NodeStage::Serving {
+                self.give_up(slot);
+            }
+            return;
+        }
+        let has_home = seat.home.is_some_and(|home| self.members.can_order(home));
         if has_home || why == ClaimWhy::Preferred && !self.is_first_choice(slot) {
             self.give_up(slot);
         }

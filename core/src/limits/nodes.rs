@@ -196,6 +196,41 @@ pub const ROUTES_MAX: usize = 16 * KIB;
 /// Longest region of a route, in bytes. Above: 400.
 pub const REGION_BYTES_MAX: usize = 32;
 
+/// Slots that a node hands over at the same time. Above: the others wait for their turn.
+pub const HAND_OVERS_MAX: usize = 4;
+/// Time in which the rooms of a slot settle before a hand-over. Later: the hand-over is given up, and the home goes on.
+pub const HAND_OVER_PACK_AGE_MAX: Duration = Duration::from_millis(250);
+/// Time from the begin of a hand-over to the claim of the next home. Later: the home claims the slot itself, which ends
+/// the hand-over either way.
+pub const HAND_OVER_AGE_MAX: Duration = Duration::from_millis(500);
+/// Pause before a slot is handed over again.
+pub const HAND_OVER_RETRY: Duration = Duration::from_millis(500);
+/// Time of a drain for hand-overs. Later: slots that are left are taken over by others.
+pub const HAND_OVER_DRAIN_AGE_MAX: Duration = Duration::from_secs(8);
+/// Time of a drain for the goodbyes to devices, before the hand-overs begin. Later: rooms with devices left on the node
+/// begin another run at their next home.
+pub const FAREWELL_AGE_MAX: Duration = Duration::from_secs(5);
+/// Interval of looks at rooms that are to settle for a hand-over.
+pub const HAND_OVER_LOOK_INTERVAL: Duration = Duration::from_millis(2);
+/// Time for which a request to a home waits for the end of a hand-over. Later: 503 `no_home`.
+pub const HAND_OVER_HOLD_MAX: Duration = Duration::from_millis(1500);
+/// Bytes of a room's state for its next home. Above: the room begins another run there.
+pub const ROOM_STATE_BYTES_MAX: usize = MIB;
+/// Bytes of the states of a slot's rooms on one shard. Above: further rooms begin another run at their next home.
+pub const SLOT_STATES_BYTES_MAX: usize = 16 * MIB;
+/// Bytes of states that a shard keeps for slots that it may get. Above: further rooms begin another run.
+pub const ARRIVING_BYTES_MAX: usize = 64 * MIB;
+/// Time for which a shard keeps the states of a slot that it does not get.
+pub const ARRIVING_AGE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of a link's kept entries at which states of rooms wait for the link. Above: they wait.
+pub const LINK_STATES_BYTES_MAX: usize = 2 * MIB;
+/// Bytes of states that wait for a link. Above: a state is left out, and its room begins another run.
+pub const LINK_STATES_WAITING_BYTES_MAX: usize = 128 * MIB;
+/// Time for which a branch keeps its words for the next home of its room. Later: its members join again.
+pub const BRANCH_PAUSED_AGE_MAX: Duration = Duration::from_secs(2);
+/// Words that a branch keeps for the next home of its room. Above: its members join again.
+pub const BRANCH_PAUSED_WORDS_MAX: usize = 4096;
+
 /// Interval of a node's reports of its demand to the dividers of limits.
 pub const QUOTA_REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which a limit of the cluster is divided anew.

@@ -7,6 +7,7 @@ use super::cumulative::Cumulative;
 use super::id::{Seq, TypeName};
 use super::message::ShedReason;
 use crate::limits::{ACCOUNT_SEQS_MAX, ROOM_TYPES_MAX};
+use crate::node_proto as pb;
 
 /// The account of a room. For each type: accepted = delivered + merged + shed (by reason) + waiting.
 #[derive(Debug, Default)]
@@ -123,6 +124,59 @@ impl Account {
             column.skipped.forget_before(floor);
         }
         Some(floor)
+    }
+
+    /// The account for the next home of the room, which has nothing waiting.
+    pub(super) fn handed(&self) -> Vec<pb::AccountColumn> {
+        let column = |(name, column): (&TypeName, &Column)| pb::AccountColumn {
+            r#type: name.as_str().into(),
+            accepted: column.accepted,
+            shed: column.shed.to_vec(),
+            refused: column.refused.to_vec(),
+            is_apart: column.apart,
+            is_reserved: column.reserved,
+            delivered: Some(column.delivered.handed()),
+            merged: Some(column.merged.handed()),
+            skipped: Some(column.skipped.handed()),
+        };
+        self.columns.iter().map(column).collect()
+    }
+
+    /// The first seq for which `since` is exact.
+    pub(super) fn floor(&self) -> Seq {
+        self.floor
+    }
+
+    /// The account of a former home, as of the batch `head`. `None`: no home says so.
+    pub(super) fn of_handed(said: Vec<pb::AccountColumn>, floor: Seq, head: Seq) -> Option<Self> {
+        let mut account = Self { floor, ..Self::default() };
+        // Reserved columns are as few as configured types, and stand beside the bound.
+        if said.len() > 2 * ROOM_TYPES_MAX || floor > head {
+            return None;
+        }
+        for said in said {
+            let column = Column {
+                accepted: said.accepted,
+                shed: said.shed.try_into().ok()?,
+                refused: said.refused.try_into().ok()?,
+                apart: said.is_apart,
+                reserved: said.is_reserved,
+                delivered: Cumulative::of_handed(said.delivered, head)?,
+                merged: Cumulative::of_handed(said.merged, head)?,
+                skipped: Cumulative::of_handed(said.skipped, head)?,
+            };
+            let shed = column.shed.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count))?;
+            let left = column.delivered.total() + column.merged.total();
+            // Nothing waits in a room that is handed over.
+            if left.checked_add(shed) != Some(column.accepted) {
+                return None;
+            }
+            account.bounded += usize::from(!column.reserved);
+            if account.columns.insert(TypeName::parse(&said.r#type).ok()?, column).is_some() {
+                return None;
+            }
+        }
+        Some(account)
     }
 
     /// The content of the batches after `seq`; `None` if the account reaches back less far.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::cumulative::Cumulative;
 use super::id::{Seq, TypeName};
 use crate::limits::{COUNTER_TYPES_MAX, INTEGER_MAX};
+use crate::node_proto as pb;
 
 /// The growth of a counter over a batch, or over all batches missed by a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +92,27 @@ impl Counters {
             .iter()
             .map(|(type_name, counter)| (type_name, counter.told.total()))
             .filter(|(_, total)| *total > 0)
+    }
+
+    /// The totals for the next home of the room, which has nothing waiting.
+    pub(super) fn handed(&self) -> Vec<pb::CounterTotal> {
+        let total = |(name, counter): (&TypeName, &Counter)| pb::CounterTotal {
+            r#type: name.as_str().into(),
+            told: Some(counter.told.handed()),
+        };
+        self.0.iter().map(total).collect()
+    }
+
+    /// The totals of a former home, as of the batch `head`. `None`: no home says so.
+    pub(super) fn of_handed(said: Vec<pb::CounterTotal>, head: Seq) -> Option<Self> {
+        if said.len() > COUNTER_TYPES_MAX {
+            return None;
+        }
+        let counter = |said: pb::CounterTotal| {
+            let told = Cumulative::of_handed(said.told, head)?;
+            Some((TypeName::parse(&said.r#type).ok()?, Counter { told, ..Counter::default() }))
+        };
+        Some(Self(said.into_iter().map(counter).collect::<Option<_>>()?))
     }
 
     /// Frees the past before `floor`. Later calls of `since` name `floor` or a newer seq.

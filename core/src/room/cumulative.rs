@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 
 use super::id::Seq;
+use crate::limits::INTEGER_MAX;
+use crate::node_proto as pb;
 
 /// A growing total and the recent past. A seq without growth has no row, so a quiet room has none.
 #[derive(Debug, Clone, Default)]
@@ -55,6 +57,24 @@ impl Cumulative {
             self.base = row.total;
             self.rows.pop_front();
         }
+    }
+
+    /// The total for the next home of the room.
+    pub(super) fn handed(&self) -> pb::Total {
+        let (seqs, totals) = self.rows.iter().map(|row| (row.seq.0, row.total)).unzip();
+        pb::Total { base: self.base, seqs, totals }
+    }
+
+    /// The total of a former home, as of the batch `head`. `None`: no home says so.
+    pub(super) fn of_handed(said: Option<pb::Total>, head: Seq) -> Option<Self> {
+        let pb::Total { base, seqs, totals } = said.unwrap_or_default();
+        let is_whole = seqs.len() == totals.len() && seqs.last().is_none_or(|last| *last <= head.0);
+        let is_rising =
+            seqs.is_sorted_by(|one, next| one < next) && totals.is_sorted_by(|one, next| one < next);
+        let is_within = totals.first().is_none_or(|first| base < *first)
+            && totals.last().copied().unwrap_or(base) <= INTEGER_MAX;
+        let rows = seqs.into_iter().zip(totals).map(|(seq, total)| TotalAt { seq: Seq(seq), total });
+        (is_whole && is_rising && is_within).then(|| Self { rows: rows.collect(), base })
     }
 }
 

@@ -4,7 +4,7 @@
 //! An entry outlives the message, for the receipt's sake. Receipts count here as members come, leave and
 //! return.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,9 +13,10 @@ use super::entry::Entry;
 use super::exchange::{EarlyAck, Reach};
 use super::id::MessageId;
 use super::message::Message;
-use super::receipt::Receipt;
+use super::receipt::{Acks, Receipt};
 use super::stored::Record;
 use crate::limits::{ID_AGE_MAX, RECEIPTS_MAX, STREAM_BYTES_MAX, STREAM_MESSAGES_MAX, STREAM_RECALLS_MAX};
+use crate::node_proto as pb;
 
 /// The entries of a stream.
 #[derive(Debug, Default)]
@@ -169,6 +170,22 @@ impl Entries {
     /// Marks all messages as sent in an earlier life of the room.
     pub(super) fn were_sent_before(&mut self) {
         self.entries.iter_mut().for_each(|entry| entry.receipt = Receipt::of_earlier_life());
+    }
+
+    /// The receipts for the next home of the room.
+    pub(super) fn handed(&mut self, sent: u64) -> Vec<pb::MessageReceipt> {
+        self.settle_departed(sent);
+        self.entries.iter().map(|entry| entry.receipt.handed(entry.offset, &entry.acks)).collect()
+    }
+
+    /// Takes over the receipts of a former home, for messages up to `sent`. The store has given all entries.
+    pub(super) fn take_over(&mut self, mut receipts: BTreeMap<u64, (Receipt, Acks)>, sent: u64) {
+        for entry in self.entries.iter_mut().take_while(|entry| entry.offset <= sent) {
+            match receipts.remove(&entry.offset) {
+                Some((receipt, acks)) => (entry.receipt, entry.acks) = (receipt, acks),
+                None => entry.receipt = Receipt::of_earlier_life(),
+            }
+        }
     }
 
     /// Counts a connection without a name back in: with everything up to `cursor`, and for the messages of

@@ -106,6 +106,8 @@ pub enum Input {
     /// The right to order is in doubt (true), or certain again: a frozen room cuts nothing, and refuses
     /// publishes.
     Freeze(bool),
+    /// The room is handed over (true), or stays here after all: a paused room cuts nothing, and refuses publishes.
+    Pause(bool),
     /// Another node has become the home. Publishers and asks under way are answered, and the room ends without a
     /// word to its members about an end. Followed by [`Output::Lost`].
     Lost,
@@ -157,6 +159,12 @@ pub enum SegmentSaid {
     },
     /// All members have left the segment, and join again. Earlier words of the segment are about its former life.
     Moved,
+    /// The answer of a node to the pause of the room, or that its members go on with its next home. The home's shard
+    /// takes it.
+    Paused {
+        /// The number of the attempt to hand over; 0: the members go on.
+        attempt: u64,
+    },
 }
 
 /// An acknowledgement of messages older than the member's segment.
@@ -442,6 +450,8 @@ pub enum Output {
         /// The join.
         join: Join,
     },
+    /// The room came by a hand-over, and has its stream: other nodes with members are told.
+    Adopted,
     /// Another node has become the home. The shard has the members join again, and drops the room.
     Lost,
     /// The room is closed. The shard tells every segment, and drops the room.

@@ -77,8 +77,9 @@ impl Room {
         }
     }
 
-    /// Returns true if every segment has room for a further batch, and the right to order is certain.
+    /// Returns true if every segment has room for a further batch, the right to order is certain, and no other node is
+    /// about to order.
     pub(super) fn may_cut(&self) -> bool {
-        !self.life.is_frozen && self.segments.batches_left() > 0
+        !self.life.is_frozen && !self.life.is_paused && self.segments.batches_left() > 0
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use super::handed;
 use super::id::Seq;
 use super::message::Message;
 use crate::limits::{HISTORY_AGE_MAX, HISTORY_BYTES_MAX, HISTORY_MESSAGES_MAX, HISTORY_PIECE_BYTES_MAX};
+use crate::node_proto as pb;
+use crate::now::millis;
 
 /// A message of the history.
 #[derive(Debug, Clone)]
@@ -129,6 +132,40 @@ impl History {
         seq >= self.whole_after
     }
 
+    /// The history for the next home of the room, oldest first.
+    pub(super) fn handed(&self, now: Instant) -> Vec<pb::ShownMessage> {
+        let handed = |past: &Past| pb::ShownMessage {
+            age_ms: millis(now.saturating_duration_since(past.at)),
+            ..handed::message(past.seq, &past.message)
+        };
+        self.past.iter().map(handed).collect()
+    }
+
+    /// The seq behind which the history is whole.
+    pub(super) fn whole_after(&self) -> Seq {
+        self.whole_after
+    }
+
+    /// The history of a former home, as of the batch `head`. `None`: no home says so.
+    pub(super) fn of_handed(
+        said: Vec<pb::ShownMessage>,
+        whole_after: Seq,
+        head: Seq,
+        now: Instant,
+    ) -> Option<Self> {
+        let mut history = Self { whole_after, ..Self::default() };
+        for said in said {
+            let age = Duration::from_millis(said.age_ms.min(millis(HISTORY_AGE_MAX)));
+            let (seq, message) = handed::of_message(said, head)?;
+            if history.past.back().is_some_and(|last| last.seq > seq) {
+                return None;
+            }
+            // A machine that has just started has no moment as long ago.
+            history.push(seq, Arc::new(message), now.checked_sub(age).unwrap_or(now));
+        }
+        Some(history)
+    }
+
     fn forget_oldest(&mut self) {
         let Some(past) = self.past.pop_front() else { return };
         self.bytes -= past.message.wire_bytes;
@@ -142,8 +179,6 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::now::Now;
     use crate::room::message::sample;

@@ -2,13 +2,15 @@
 //! message.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use xxhash_rust::xxh3::Xxh3;
 
 use super::id::{Key, MessageId};
 use super::message::{Message, Payload};
 use crate::limits::{ID_AGE_MAX, IDS_MAX};
+use crate::node_proto as pb;
+use crate::now::millis;
 
 /// A digest of a message's content. Equal digests tell a retry from a reused id. The store keeps the digest,
 /// so the digest is the same on every machine.
@@ -63,6 +65,33 @@ impl Ids {
         !self.known.is_empty()
     }
 
+    /// The ids for the next home of the room, oldest first.
+    pub(super) fn handed(&self, now: Instant) -> Vec<pb::UsedId> {
+        let used = |(at, id): &(Instant, MessageId)| {
+            let fingerprint = self.known.get(id)?;
+            let age_ms = millis(now.saturating_duration_since(*at));
+            Some(pb::UsedId { id: id.as_str().into(), fingerprint: fingerprint.0, age_ms })
+        };
+        self.order.iter().filter_map(used).collect()
+    }
+
+    /// The ids of a former home. `None`: no home says so.
+    pub(super) fn of_handed(said: Vec<pb::UsedId>, now: Instant) -> Option<Self> {
+        let mut ids = Self::default();
+        if said.len() > IDS_MAX {
+            return None;
+        }
+        for used in said {
+            let age = Duration::from_millis(used.age_ms.min(millis(ID_AGE_MAX)));
+            let id = MessageId::parse(&used.id).ok()?;
+            if ids.known.insert(id.clone(), Fingerprint(used.fingerprint)).is_some() {
+                return None;
+            }
+            ids.order.push_back((now.checked_sub(age).unwrap_or(now), id));
+        }
+        Some(ids)
+    }
+
     fn forget_oldest(&mut self) {
         if let Some((_, id)) = self.order.pop_front() {
             self.known.remove(&id);
@@ -72,8 +101,6 @@ impl Ids {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::now::Now;
     use crate::room::message::sample;

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::handed;
 use super::id::{Key, Seq, TypeName};
 use super::message::Message;
 use crate::limits::LATEST_KEYS_MAX;
+use crate::node_proto as pb;
 
 /// The latest values of a room.
 ///
@@ -151,6 +153,40 @@ impl Latest {
         // The lap is over. In the next one, the keys that this frame has told already end the walk.
         let next = refused(0..first, behind)?;
         Some(LatestPlace { next, ahead: behind, behind: seq })
+    }
+
+    /// The values for the next home of the room, in order of number. Of a key without a value, its names alone.
+    pub(super) fn handed(&self) -> Vec<pb::ShownMessage> {
+        let mut keys: Vec<(&(TypeName, Key), usize)> =
+            self.numbers.iter().map(|(key, at)| (key, *at)).collect();
+        keys.sort_by_key(|(_, number)| *number);
+        let handed = |((type_name, key), number): (&(TypeName, Key), usize)| match &self.values[number] {
+            Some(value) => handed::message(value.seq, &value.message),
+            None => pb::ShownMessage {
+                r#type: type_name.as_str().into(),
+                key: key.as_str().into(),
+                ..pb::ShownMessage::default()
+            },
+        };
+        keys.into_iter().map(handed).collect()
+    }
+
+    /// The values of a former home, as of the batch `head`. `None`: no home says so.
+    pub(super) fn of_handed(said: Vec<pb::ShownMessage>, head: Seq) -> Option<Self> {
+        let mut latest = Self::default();
+        // The engine's own key has a place past the bound.
+        if said.len() > LATEST_KEYS_MAX + 1 {
+            return None;
+        }
+        for (number, said) in said.into_iter().enumerate() {
+            let key = (TypeName::parse(&said.r#type).ok()?, Key::parse(&said.key).ok()?);
+            if latest.numbers.insert(key, number).is_some() {
+                return None;
+            }
+            let value = if said.has_value { Some(handed::of_message(said, head)?) } else { None };
+            latest.values.push(value.map(|(seq, message)| LatestValue { seq, message: Arc::new(message) }));
+        }
+        Some(latest)
     }
 
     /// The wire size of all values told to devices.

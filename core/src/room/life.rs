@@ -23,6 +23,8 @@ pub(super) struct Life {
     pub(super) end: End,
     /// The right to order is in doubt: nothing is cut, and publishes are refused.
     pub(super) is_frozen: bool,
+    /// The room is handed over, or was and waits for its stream: nothing is cut, and publishes are refused or wait.
+    pub(super) is_paused: bool,
 }
 
 /// The room's way to its end.
@@ -45,6 +47,7 @@ impl Life {
             tidy_due: None,
             end: End::Open,
             is_frozen: false,
+            is_paused: false,
         }
     }
 

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entries::Entries;
 use super::exchange::{Departure, Reach};
-use crate::limits::RECEIPT_DEVICES_MAX;
+use crate::limits::{INTEGER_MAX, RECEIPT_DEVICES_MAX};
+use crate::node_proto as pb;
 
 /// The members of a stream.
 #[derive(Debug, Default)]
@@ -228,6 +229,49 @@ impl StreamMembers {
             }
         }
         counts
+    }
+
+    /// Writes the members into the words for the next home of the room.
+    pub(super) fn hand_over(&self, stream: &mut pb::RoomStream) {
+        let named = |(name, device): (&u64, &NamedDevice)| pb::NamedMember {
+            device: *name,
+            connections: device.connections,
+            acked: device.acked,
+            after: device.after,
+            until: device.until,
+            gaps: device
+                .gaps
+                .iter()
+                .map(|gap| pb::Reach { after: gap.after, through: gap.through })
+                .collect(),
+        };
+        stream.named = self.by_name.iter().map(named).collect();
+        stream.unnamed = self.unnamed;
+        stream.earlier = self.earlier;
+        stream.former = self.former;
+    }
+
+    /// The members of a former home. `None`: no home says so.
+    pub(super) fn of_handed(stream: &mut pb::RoomStream) -> Option<Self> {
+        let pb::RoomStream { unnamed, earlier, former, .. } = *stream;
+        let mut members = Self { unnamed, earlier, former, ..Self::default() };
+        for said in std::mem::take(&mut stream.named) {
+            let pb::NamedMember { device, connections, acked, after, until, gaps } = said;
+            let gaps: Vec<Reach> =
+                gaps.into_iter().map(|gap| Reach { after: gap.after, through: gap.through }).collect();
+            members.gaps += gaps.len();
+            if connections == 0 {
+                members.away.insert((until, device));
+            }
+            members.by_name.insert(device, NamedDevice { connections, acked, after, until, gaps });
+            if members.by_name.len().max(members.gaps) > RECEIPT_DEVICES_MAX {
+                return None;
+            }
+        }
+        let is_possible = unnamed.max(former).max(earlier) <= INTEGER_MAX;
+        // A device that is named twice would be away and present.
+        let away = members.by_name.values().filter(|device| device.connections == 0).count();
+        (is_possible && away == members.away.len()).then_some(members)
     }
 
     pub(super) fn check_invariants(&self) {

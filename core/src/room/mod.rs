@@ -18,6 +18,8 @@
 //! | `Audience` | the number of members told to devices |
 //! | `Life` | uses, closing and dropping |
 //!
+//! `handed` has the words of all parts for the next home of the room, and makes a room of them.
+//!
 //! No part holds another. `Room` routes each input to the parts concerned, and carries values between parts.
 
 pub mod account;
@@ -47,6 +49,7 @@ mod entries;
 mod exchange;
 mod flush;
 mod gathering;
+mod handed;
 mod latest;
 mod life;
 mod members;
@@ -72,6 +75,7 @@ pub use self::exchange::{
     Refresh, RefreshWant, SegmentSaid, Snapshot, Span, Stands, Told, Welcomed, WriteCost,
 };
 
+pub use self::handed::{LocalSegment, NotHanded};
 pub use self::latest::LatestPlace;
 
 use self::ask::Ending;
@@ -279,6 +283,10 @@ impl Room {
 
     /// The moment at which the room wants [`Input::Due`].
     pub fn poll_deadline(&self) -> Option<Instant> {
+        if self.life.is_paused {
+            // Of a room without its stream the load alone is due.
+            return self.poll_store_due();
+        }
         // A room that must not cut waits for a segment, not for time.
         let waiting = self.gathering.waiting().filter(|_| self.may_cut());
         let flush = waiting.map(|waiting| self.gathering.pace.due(waiting, self.members()));
@@ -321,12 +329,20 @@ impl Room {
         }
         // Past the bound of what may be parked, an input makes do with what is known.
         if let Some(input) = self.parked.park(input) {
+            if self.stream.is_handed() {
+                // Nothing is known: all members join again.
+                self.lose(tally);
+            }
             self.take_input_now(input, now, tally);
         }
     }
 
     /// Returns true if an input needs the stream, and the stream is not there yet.
     fn is_early(&self, input: &Input) -> bool {
+        if self.stream.is_handed() {
+            // Without its stream the room knows neither what its members lack nor which ids were used.
+            return matches!(input, Input::Publish { .. } | Input::Segment { .. } | Input::Ask { .. });
+        }
         let is_reliable = |message: &Message| message.class() == Class::Reliable;
         match input {
             // These read the stream: once it is known they need no store that works.
@@ -376,6 +392,7 @@ impl Room {
             Input::PlaceLost { place } => self.lose_place(place, now.instant, tally),
             Input::Lapsed { place, seq } => self.segments.lapsed(place, seq),
             Input::Freeze(is_frozen) => self.life.is_frozen = is_frozen,
+            Input::Pause(is_paused) => self.life.is_paused = is_paused,
             Input::Lost => self.lose(tally),
         }
     }
@@ -407,8 +424,8 @@ impl Room {
             SegmentSaid::AckedEarly { epoch, early } if epoch == self.stream.epoch => {
                 self.stream.entries.acked_early(early, now.instant);
             }
-            // These acknowledgements are of a stream that was replaced.
-            SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } => {}
+            // These acknowledgements are of a stream that was replaced, and the room's shard counts pauses.
+            SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } | SegmentSaid::Paused { .. } => {}
         }
     }
 
@@ -459,6 +476,9 @@ impl Room {
 
     /// Does what is due.
     fn due(&mut self, now: Now, tally: &mut RoomTally) {
+        if self.life.is_paused {
+            return self.store_due(now, tally);
+        }
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now.instant);
         if is_due(self.life.tidy_due) {
             self.tidy(now);
@@ -510,7 +530,8 @@ impl Room {
 
     /// Returns true if nobody would miss the room now.
     fn may_idle(&self) -> bool {
-        self.members() == 0
+        !self.life.is_paused
+            && self.members() == 0
             && self.gathering.is_empty()
             && !self.waits_for_store()
             && self.readers.waiting.is_empty()

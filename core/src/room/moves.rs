@@ -71,7 +71,8 @@ impl Room {
 
     /// Refuses an input that a frozen room does not take. Any other input comes back.
     pub(super) fn unless_frozen(&mut self, input: Input) -> Option<Input> {
-        if !self.life.is_frozen {
+        // A room that waits for its stream takes requests, and parks them.
+        if !self.life.is_frozen && (!self.life.is_paused || self.stream.is_handed()) {
             return Some(input);
         }
         match input {

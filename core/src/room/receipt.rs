@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::view::{AckTimes, ReceiptView};
+use crate::limits::INTEGER_MAX;
+use crate::node_proto as pb;
 use crate::now::millis;
 
 /// The home's part of a message's receipt: connections without a name.
@@ -28,6 +30,31 @@ impl Receipt {
     /// The receipt of a message from an earlier life of the room.
     pub(super) fn of_earlier_life() -> Self {
         Self { was_sent_before: true, ..Self::default() }
+    }
+
+    /// The receipt for the next home of the room. `acks`: those counted by former segments.
+    pub(super) fn handed(&self, offset: u64, acks: &Acks) -> pb::MessageReceipt {
+        pb::MessageReceipt {
+            online: self.online,
+            returned: self.returned,
+            left: self.left,
+            was_sent_before: self.was_sent_before,
+            acks: Some(pb::OffsetAcks {
+                offset,
+                count: acks.count,
+                times: acks.times.clone(),
+                longest_ms: u32::try_from(acks.longest_ms).unwrap_or(u32::MAX),
+            }),
+        }
+    }
+
+    /// The receipt of a former home, with the offset. `None`: no home says so.
+    pub(super) fn of_handed(said: pb::MessageReceipt) -> Option<(u64, Self, Acks)> {
+        let pb::MessageReceipt { online, returned, left, was_sent_before, acks } = said;
+        let pb::OffsetAcks { offset, count, times, longest_ms } = acks?;
+        let is_possible = online <= INTEGER_MAX && returned <= online && left <= online;
+        let acks = Acks::of_parts(count, times, longest_ms.into())?;
+        is_possible.then_some((offset, Self { online, returned, left, was_sent_before }, acks))
     }
 
     /// Counts a connection with a cursor before the message: the message is carried to it.

@@ -34,7 +34,7 @@ impl Room {
         matches!(self.stream.phase, Phase::Loading { since } if now.instant < since + STORE_PATIENCE)
     }
 
-    fn begin_load(&mut self, now: Now) {
+    pub(super) fn begin_load(&mut self, now: Now) {
         if let Some(life) = self.stream.load(now.instant) {
             // Messages that turn out durable after a failure are sent, so they are read whole.
             let whole_after = if self.stream.epoch.is_some() { self.stream.durable } else { u64::MAX };
@@ -48,7 +48,13 @@ impl Room {
         if !matches!(self.stream.phase, Phase::Loading { .. }) {
             return;
         }
-        if let Some(unsent) = self.stream.loaded(stored, self.run, now) {
+        let was_handed = self.stream.is_handed();
+        let loaded = self.stream.loaded(stored, self.run, now);
+        if was_handed {
+            // First: other nodes hear nothing of the room before.
+            self.go_on();
+        }
+        if let Some(unsent) = loaded {
             for message in unsent {
                 self.gather_durable(message, now, tally);
             }
@@ -80,6 +86,10 @@ impl Room {
             return self.put_readers_off(now);
         }
         tally.store_failures += 1;
+        if self.stream.is_handed() {
+            // Without the stream the run can't go on: members join again, as after a takeover.
+            return self.lose(tally);
+        }
         self.stream.failed(reason, now.instant);
         // Pages of the life that ends are not taken, so waiting for them would be in vain.
         self.readers.pages_asked.clear();
@@ -93,6 +103,7 @@ impl Room {
         if self.stream.due().is_some_and(|due| due <= now.instant) {
             match self.stream.phase {
                 Phase::Failing { .. } => self.begin_load(now),
+                Phase::Loading { .. } if self.stream.is_handed() => return self.lose(tally),
                 // The store's patience is used up: joins go on without the stream. Its answer may still come.
                 Phase::Loading { .. } => self.unpark(now, tally),
                 Phase::Cold | Phase::Ready => {}
@@ -106,7 +117,7 @@ impl Room {
     /// The next moment for `store_due`.
     pub(super) fn poll_store_due(&self) -> Option<Instant> {
         let is_waited_for = match self.stream.phase {
-            Phase::Loading { .. } => !self.parked.inputs.is_empty(),
+            Phase::Loading { .. } => !self.parked.inputs.is_empty() || self.stream.is_handed(),
             // What was given up may be durable after all: members are to get it without a further publish.
             Phase::Failing { .. } => self.members() > 0,
             Phase::Cold | Phase::Ready => false,

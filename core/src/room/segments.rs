@@ -107,6 +107,36 @@ impl Segments {
         }
     }
 
+    /// The members on other nodes for the next home of the room: place -> members, each with a count.
+    pub(super) fn rolls(&self) -> impl Iterator<Item = (usize, &BTreeMap<Enrolled, u32>)> {
+        self.by_place.iter().filter_map(|(place, segment)| Some((*place, &segment.node.as_ref()?.roll)))
+    }
+
+    /// Takes over the members of a node's place from a former home. False, and nothing changes: too many for a count.
+    #[must_use]
+    pub(super) fn enroll(&mut self, place: usize, roll: BTreeMap<Enrolled, u32>) -> bool {
+        let mut census = Census::default();
+        for (member, count) in &roll {
+            let members = &mut census.0[member.encoding as usize];
+            let Some(more) = members.checked_add(*count) else { return false };
+            *members = more;
+        }
+        let node = Some(Box::new(HeldNode { roll, ..HeldNode::default() }));
+        if census.members() > 0 {
+            self.by_place.insert(place, HeldSegment { census, node, ..HeldSegment::default() });
+        }
+        true
+    }
+
+    /// Takes over a local segment that was a part of this node's branch, with the batches before it.
+    pub(super) fn take_over(&mut self, shard: usize, census: Census, queued: usize) {
+        let queued = queued.min(SEGMENT_QUEUED_MAX);
+        if census.members() == 0 && queued == 0 {
+            return;
+        }
+        self.by_place.insert(shard, HeldSegment { census, queued, ..HeldSegment::default() });
+    }
+
     /// Returns false, and nothing changes, for a departure of nobody: another node may repeat itself, or err.
     #[must_use]
     pub(super) fn remove_member(&mut self, place: usize, left: &Departure) -> bool {

@@ -3,6 +3,7 @@
 //! The stream knows the store's answers and never the store. A message gets an offset on the way to the
 //! store, may leave the room once durable, and is *sent* once in a batch: sent ≤ durable ≤ head.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,11 +14,12 @@ use super::id::{Cursor, Epoch, MessageId, Run};
 use super::ids::Fingerprint;
 use super::members::{CountedAs, NamedCounts, StreamMembers};
 use super::message::{Message, Unavailable};
-use super::receipt::Acks;
+use super::receipt::{Acks, Receipt};
 use super::stored::{Page, Record, Stored};
 use super::stream_ids::StreamIds;
 use super::tail::Tail;
-use crate::limits::{STORE_PATIENCE, STORE_RETRY, TAIL_MESSAGES_MAX};
+use crate::limits::{INTEGER_MAX, RECEIPTS_MAX, STORE_PATIENCE, STORE_RETRY, TAIL_MESSAGES_MAX};
+use crate::node_proto as pb;
 use crate::now::Now;
 
 /// The room's standing with the store.
@@ -64,7 +66,12 @@ pub(super) struct Stream {
     pub(super) is_stored: bool,
     /// Members were welcomed before the first load, without a place in the stream.
     has_blind_members: bool,
+    /// The receipts of a former home, until the store has given the entries.
+    handed: Option<Box<HandedReceipts>>,
 }
+
+/// Offset -> the receipt of a former home.
+type HandedReceipts = BTreeMap<u64, (Receipt, Acks)>;
 
 /// An earlier message with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +133,7 @@ impl Stream {
         self.phase = Phase::Ready;
         self.ids.end_doubt();
         self.is_stored |= stored.is_some();
+        let handed = self.handed.take();
         let epoch = Epoch::begun_in(run, self.life);
         let empty = Stored { epoch, head: 0, records: Vec::new(), tail: Vec::new() };
         // The first load: whatever the store holds is the stream.
@@ -151,11 +159,64 @@ impl Stream {
         }
         let known = self.durable;
         let Stored { head, mut records, mut tail, .. } = stored;
-        records.retain(|record| record.offset > known);
-        tail.retain(|message| message.offset > known);
+        if handed.is_none() {
+            records.retain(|record| record.offset > known);
+            tail.retain(|message| message.offset > known);
+        }
         self.take_in_stored(&records, &tail, head, now.instant);
+        if let Some(receipts) = handed {
+            self.entries.take_over(*receipts, self.sent);
+            // An append whose outcome the former home did not know.
+            tail.retain(|message| message.offset > known);
+        }
         self.age(now.instant);
         Some(tail)
+    }
+
+    /// True while a former home's stream waits for its load.
+    pub(super) fn is_handed(&self) -> bool {
+        self.handed.is_some()
+    }
+
+    /// The stream for the next home of the room. Nothing is on its way to the store.
+    pub(super) fn hand_over(&mut self) -> pb::RoomStream {
+        let mut stream = pb::RoomStream {
+            life: self.life,
+            epoch: self.epoch.map(|epoch| epoch.0),
+            durable: self.durable,
+            sent: self.sent,
+            counted_since_ms: self.counted_since_ms,
+            is_stored: self.is_stored,
+            receipts: self.entries.handed(self.sent),
+            ..pb::RoomStream::default()
+        };
+        self.members.hand_over(&mut stream);
+        stream
+    }
+
+    /// The stream of a former home, to be loaded before any member hears of it. `None`: no home says so.
+    pub(super) fn of_handed(mut said: pb::RoomStream) -> Option<Self> {
+        let members = StreamMembers::of_handed(&mut said)?;
+        let pb::RoomStream { life, epoch, durable, sent, counted_since_ms, is_stored, receipts, .. } = said;
+        if sent > durable || durable > INTEGER_MAX || receipts.len() > RECEIPTS_MAX {
+            return None;
+        }
+        let receipt =
+            |said| Receipt::of_handed(said).map(|(offset, receipt, acks)| (offset, (receipt, acks)));
+        let receipts: HandedReceipts = receipts.into_iter().map(receipt).collect::<Option<_>>()?;
+        Some(Self {
+            life,
+            epoch: epoch.map(Epoch),
+            head: durable,
+            durable,
+            sent,
+            members,
+            counted_since_ms,
+            is_stored,
+            // Without an epoch nobody has asked for the stream.
+            handed: epoch.map(|_| Box::new(receipts)),
+            ..Self::default()
+        })
     }
 
     /// Begins anew with `stored`.

@@ -31,7 +31,7 @@ impl Crowd {
             NodeWord::ToBranch(Delivery { said, .. }) => {
                 matches!(said, HomeSaid::Welcome(_) | HomeSaid::Refused(_))
             }
-            NodeWord::ResetTaken => false,
+            NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Packed { .. } => false,
         }
     }
 

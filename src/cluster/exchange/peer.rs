@@ -13,16 +13,18 @@ use super::crowd::Crowd;
 use super::shards::ShardEnds;
 use crate::cluster::calls::{CallFailed, CallIn, CallOut, CallOutcome, NodeAnswer, NodeRequest};
 use crate::cluster::shown::LinkLag;
-use crate::cluster::wire::{self, FramesSent, FramesTaken, Word};
+use crate::cluster::wire::{self, FramesSent, FramesTaken, HandOverSaid, Word};
 use crate::metrics::tally::LinkTally;
 use crate::shard::lane::{Delivery, HomeSaid};
-use crate::shard::ways::{FromNode, NodeWord};
-use roomcast_core::cluster::NodeKey;
+use crate::shard::ways::{FromNode, NodeWord, OWN_PLACE};
 use roomcast_core::cluster::link::{Link, LinkEnds, LinkEntry, LinkEvent, LinkMessage};
+use roomcast_core::cluster::{NodeKey, SLOTS, Slot, Term, node_place};
 use roomcast_core::limits::{
     LINK_ANSWERS_BYTES_MAX, LINK_BESIDE_ANSWER_BYTES, LINK_CALL_BYTES_MAX, LINK_CALLS_MAX,
-    LINK_ENTRY_BYTES_MAX, LINK_KEPT_BYTES_MAX, NODE_CALL_AGE_MAX,
+    LINK_ENTRY_BYTES_MAX, LINK_KEPT_BYTES_MAX, LINK_STATES_BYTES_MAX, LINK_STATES_WAITING_BYTES_MAX,
+    NODE_CALL_AGE_MAX,
 };
+use roomcast_core::node_proto::RoomState;
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
 /// The batch of an entry.
@@ -54,6 +56,11 @@ pub(super) struct Peer {
     /// Answers of the doors that wait for room in the link, in order.
     answers: VecDeque<Bytes>,
     answers_bytes: usize,
+    /// Words about hand-overs that wait for room in the link, in order: rooms are large.
+    states: VecDeque<Bytes>,
+    states_bytes: usize,
+    /// Words about hand-overs from the other node, for the cluster's thread.
+    offers: VecDeque<OfferHeard>,
     /// A word that found the way of its shard full. Further words wait in the link.
     stuck: Option<StuckWord>,
     /// Messages and words dropped since the last look.
@@ -66,6 +73,16 @@ struct WaitingCall {
     until: Instant,
 }
 
+/// A word about the hand-over of a slot, from another node. All earlier rooms have been told to their shards.
+#[derive(Debug)]
+pub(in crate::cluster) struct OfferHeard {
+    pub(in crate::cluster) node: NodeKey,
+    pub(in crate::cluster) slot: Slot,
+    pub(in crate::cluster) attempt: u64,
+    /// `None`: the other node declines.
+    pub(in crate::cluster) term: Option<Term>,
+}
+
 #[derive(Debug)]
 struct StuckWord {
     room: RoomName,
@@ -74,6 +91,16 @@ struct StuckWord {
 
 /// The link begins anew: the news tell of it.
 struct LinkReset;
+/// The parts of a node around its links.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around<'a> {
+    /// Calls of other nodes, for the doors.
+    pub(super) doors: &'a mpsc::Sender<CallIn>,
+    /// Incarnation -> the number of the node.
+    pub(super) nodes: &'a BTreeMap<u64, NodeKey>,
+    /// The incarnation of this node.
+    pub(super) own: u64,
+}
 
 /// The events of a link since the last look.
 #[derive(Debug, Default)]
@@ -96,6 +123,9 @@ impl Peer {
             asked: BTreeMap::new(),
             answers: VecDeque::new(),
             answers_bytes: 0,
+            states: VecDeque::new(),
+            states_bytes: 0,
+            offers: VecDeque::new(),
             stuck: None,
             dropped: 0,
         }
@@ -141,6 +171,8 @@ impl Peer {
         self.asked.clear();
         self.answers.clear();
         self.answers_bytes = 0;
+        self.states.clear();
+        self.states_bytes = 0;
         for call in std::mem::take(&mut self.calls).into_values() {
             // The door may have given up.
             let _gone = call.reply.send(Err(CallFailed::Unknown));
@@ -169,6 +201,9 @@ impl Peer {
         if self.send_crowd(now).is_err() {
             return;
         }
+        if let NodeWord::Room { slot, attempt, state } = word {
+            return self.say_hand_over(slot, attempt, HandOverSaid::Room(state), now);
+        }
         let bytes = self.encode(&word, now);
         let entry = match word {
             NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Level(level) }) => {
@@ -195,6 +230,31 @@ impl Peer {
     fn encode(&mut self, word: &NodeWord, now: Instant) -> Bytes {
         self.sent.begin(self.link.generation());
         wire::said(word, &mut self.sent, now)
+    }
+
+    /// Says a word about a hand-over, behind the earlier ones.
+    pub(super) fn say_hand_over(&mut self, slot: Slot, attempt: u64, said: HandOverSaid, now: Instant) {
+        let bytes = wire::hand_over(slot, attempt, said);
+        if self.states_bytes + bytes.len() > LINK_STATES_WAITING_BYTES_MAX {
+            // A room that is left out lives anew at its next home, and an offer is given up in time.
+            return self.drop_word();
+        }
+        self.states_bytes += bytes.len();
+        self.states.push_back(bytes);
+        self.send_states(now);
+    }
+
+    /// Gives words about hand-overs to the link, as far as it has room for them beside all else.
+    pub(super) fn send_states(&mut self, now: Instant) {
+        while let Some(state) = self.states.pop_front_if(|_| self.link.kept_bytes() < LINK_STATES_BYTES_MAX) {
+            self.states_bytes -= state.len();
+            self.link.push(LinkEntry::Kept(state), now);
+        }
+    }
+
+    /// The next word about a hand-over.
+    pub(super) fn poll_offer(&mut self) -> Option<OfferHeard> {
+        self.offers.pop_front()
     }
 
     /// Makes a call, or refuses it.
@@ -301,10 +361,11 @@ impl Peer {
     pub(super) fn deliver(
         &mut self,
         shards: &mut ShardEnds,
-        doors: &mpsc::Sender<CallIn>,
+        around: &Around<'_>,
         waker: &Waker,
         now: Instant,
     ) {
+        let Around { doors, nodes, own } = *around;
         if let Some(StuckWord { room, told }) = self.stuck.take()
             && let Err(told) = shards.tell(&room, told)
         {
@@ -327,6 +388,29 @@ impl Peer {
                     if let Some(call) = self.calls.remove(&number) {
                         // The door may have given up.
                         let _gone = call.reply.send(outcome);
+                    }
+                }
+                Ok(Word::HandOver { slot, attempt, said }) => {
+                    let node = self.node;
+                    let term = match said {
+                        HandOverSaid::Room(mut state) => {
+                            let Ok(room) = RoomName::parse(&state.room) else {
+                                self.drop_word();
+                                continue;
+                            };
+                            place_here(&mut state, nodes, own);
+                            let told = FromNode::Arrived { node, slot, attempt, state };
+                            if let Err(told) = shards.tell(&room, told) {
+                                self.stuck = Some(StuckWord { room, told });
+                                return;
+                            }
+                            continue;
+                        }
+                        HandOverSaid::Offer(term) => Some(term),
+                        HandOverSaid::Declined => None,
+                    };
+                    if self.offers.len() < SLOTS {
+                        self.offers.push_back(OfferHeard { node, slot, attempt, term });
                     }
                 }
                 Err(wire::BadWord) => self.drop_word(),
@@ -382,6 +466,15 @@ impl Peer {
             resets: tally.resets,
             stale: tally.stale + std::mem::take(&mut self.dropped),
         }
+    }
+}
+
+/// Names the places of a room by the numbers of this node. The members of a node without a link are in no place.
+fn place_here(state: &mut RoomState, nodes: &BTreeMap<u64, NodeKey>, own: u64) {
+    const NO_PLACE: u64 = u64::MAX - 1;
+    for place in &mut state.places {
+        let known = || nodes.get(&place.incarnation).map_or(NO_PLACE, |node| node_place(*node) as u64);
+        place.incarnation = if place.incarnation == own { OWN_PLACE } else { known() };
     }
 }
 

@@ -103,6 +103,14 @@ impl ShardEnds {
         }
     }
 
+    /// Tells all shards a word about a hand-over. Few of them are under way.
+    pub(super) fn tell_all(&mut self, word: impl Fn() -> FromNode) {
+        for end in &mut self.ends {
+            end.untold.push_back(word());
+            end.pump();
+        }
+    }
+
     /// Tells the shard of a lapse. False if too much is untold already.
     pub(super) fn tell_lapsed(&mut self, node: NodeKey, lapsed: BatchTag) -> bool {
         let BatchTag { shard, room, run, seq } = lapsed;

@@ -10,9 +10,11 @@ use super::*;
 use crate::cluster::calls::{CallOutcome, NodeAnswer, NodeRequest};
 use crate::shard::directory;
 use crate::shard::lane::{Control, Delivery, HomeSaid};
-use crate::shard::ways::{FromNode, Way};
+use crate::shard::ways::{FromNode, OWN_PLACE, Way};
+use roomcast_core::cluster::{Term, node_place};
 use roomcast_core::fanout::segment::Level;
 use roomcast_core::limits::{LINK_CALLS_MAX, NODE_CALL_AGE_MAX};
+use roomcast_core::node_proto as pb;
 use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
 use roomcast_core::room::{CarryWant, Join, Reach, RefreshWant, SegmentSaid};
 
@@ -248,6 +250,9 @@ impl World {
             FromNode::Word { node, word } => {
                 assert_eq!(node, OTHER[side]);
                 word
+            }
+            FromNode::HandOver { .. } | FromNode::Resume { .. } | FromNode::Arrived { .. } => {
+                panic!("nothing is handed over here")
             }
         };
         let (room, run, number) = match word {
@@ -612,4 +617,45 @@ fn a_shard_whose_way_is_full_is_woken_before_the_turn() {
         pass_on(&mut sides, 0, now);
     }
     assert!(back.is_full() && woken.load(Ordering::Acquire));
+}
+
+#[test]
+fn the_rooms_of_a_slot_and_its_offer_reach_the_next_home_in_order_with_its_own_places() {
+    let mut now = crate::clock::now();
+    let mut sides = [side(0), side(1)];
+    for (at, side) in sides.iter_mut().enumerate() {
+        side.exchange.meet(OTHER[at], 101 - at as u64, 1, now);
+    }
+    let places = [OTHER[0], NodeKey(99)].map(|node| node_place(node) as u64);
+    let places = places.map(|incarnation| pb::RoomPlace { incarnation, members: Vec::new() });
+    let state = Box::new(RoomState { room: "r1".into(), places: places.into(), ..RoomState::default() });
+    let slot = Slot(3);
+    let attempt = 5;
+    for word in [NodeWord::Room { slot, attempt, state }, NodeWord::Packed { slot, attempt }] {
+        sides[0].ways[1].way.out.push(ToNode { node: OTHER[0], word }).unwrap();
+    }
+    sides[0].exchange.turn(now);
+    let packed = sides[0].exchange.poll_packed().unwrap();
+    assert_eq!((packed.shard, packed.slot, packed.attempt), (1, slot, attempt));
+    let term = Term { generation: 0, sequence: 8 };
+    sides[0].exchange.say_hand_over(OTHER[0], slot, attempt, HandOverSaid::Offer(term), now);
+    let mut arrived = Vec::new();
+    let heard = loop {
+        now = now.later(Duration::from_millis(1));
+        for from in 0..2 {
+            sides[from].exchange.turn(now);
+            while let Some((_, message)) = sides[from].exchange.poll_send() {
+                sides[1 - from].exchange.take(message, now);
+            }
+        }
+        arrived.extend(sides[1].ways.iter().filter_map(|way| way.way.back.pop()));
+        if let Some(heard) = sides[1].exchange.poll_offer() {
+            break heard;
+        }
+    };
+    assert_eq!((heard.node, heard.slot, heard.attempt, heard.term), (OTHER[1], slot, attempt, Some(term)));
+    let Some(FromNode::Arrived { node, state, .. }) = arrived.pop() else { panic!("the room comes before") };
+    assert_eq!((node, state.places[0].incarnation), (OTHER[1], OWN_PLACE));
+    let nowhere = usize::try_from(state.places[1].incarnation).ok().and_then(node_of_place);
+    assert_eq!(nowhere, None, "a node that nobody knows");
 }

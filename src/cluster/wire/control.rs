@@ -50,6 +50,7 @@ fn encode_said(said: &SegmentSaid) -> Said {
             acked: counts.acked,
         }),
         SegmentSaid::Moved => Said::Moved(pb::Nothing {}),
+        SegmentSaid::Paused { attempt } => Said::Paused(pb::Pause { attempt: *attempt }),
         SegmentSaid::Refresh(want) => Said::Refresh(refresh_message(*want)),
         SegmentSaid::Carry(want) => Said::Carry(carry_message(*want)),
         SegmentSaid::Acked { epoch, acks } => {
@@ -119,6 +120,7 @@ fn decode_said(said: Said) -> Result<SegmentSaid, BadWord> {
             acked: integer(counts.acked)?,
         }),
         Said::Moved(pb::Nothing {}) => SegmentSaid::Moved,
+        Said::Paused(pb::Pause { attempt }) => SegmentSaid::Paused { attempt },
         Said::Refresh(want) => SegmentSaid::Refresh(refresh(want)?),
         Said::Carry(want) => SegmentSaid::Carry(carry(want)?),
         Said::Acked(acked) => decode_acked(acked)?,

@@ -49,6 +49,9 @@ fn encode_said(said: &HomeSaid, frames: &mut FramesSent, now: Instant) -> Said {
         HomeSaid::Gap { seq } => Said::Gap(pb::Gap { seq: seq.0 }),
         HomeSaid::Closed => Said::Closed(pb::Nothing {}),
         HomeSaid::Moved => Said::Moved(pb::Nothing {}),
+        HomeSaid::Pause { attempt } => Said::Pause(pb::Pause { attempt: *attempt }),
+        HomeSaid::Resumed => Said::Resumed(pb::Nothing {}),
+        HomeSaid::Adopted { seq } => Said::Adopted(pb::Gap { seq: seq.0 }),
     }
 }
 
@@ -148,6 +151,9 @@ fn decode_said(said: Said, frames: &mut FramesTaken, now: Instant) -> Result<Hom
         Said::Gap(pb::Gap { seq: through }) => HomeSaid::Gap { seq: seq(through)? },
         Said::Closed(pb::Nothing {}) => HomeSaid::Closed,
         Said::Moved(pb::Nothing {}) => HomeSaid::Moved,
+        Said::Pause(pb::Pause { attempt }) => HomeSaid::Pause { attempt },
+        Said::Resumed(pb::Nothing {}) => HomeSaid::Resumed,
+        Said::Adopted(gap) => HomeSaid::Adopted { seq: seq(gap.seq)? },
     })
 }
 

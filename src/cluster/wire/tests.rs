@@ -10,9 +10,11 @@ use hyper::{Method, StatusCode};
 use super::*;
 use crate::cluster::calls::{CallFailed, NodeAnswer};
 use crate::shard::lane::{AlsoWelcomed, Control, Delivery, HomeSaid, JoinRefusal, JoinRefused, Welcome};
+use roomcast_core::cluster::Term;
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
 use roomcast_core::limits::{
-    INTEGER_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, NODE_WORD_JOINS_MAX, SHARDS_MAX,
+    INTEGER_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, NODE_WORD_JOINS_MAX, ROOM_STATE_BYTES_MAX,
+    SHARDS_MAX,
 };
 use roomcast_core::room::id::{Cursor, Encoding, Epoch, RoomName, Run, Seen, Seq};
 use roomcast_core::room::receipt::Acks;
@@ -26,6 +28,7 @@ enum Made {
     Node(NodeWord),
     Call(u64, NodeRequest),
     Answer(u64, CallOutcome),
+    HandOver(Slot, u64, u8),
 }
 
 fn bytes_of(made: &Made, frames: &mut FramesSent, now: Instant) -> Bytes {
@@ -33,6 +36,7 @@ fn bytes_of(made: &Made, frames: &mut FramesSent, now: Instant) -> Bytes {
         Made::Node(word) => said(word, frames, now),
         Made::Call(number, request) => call(*number, request),
         Made::Answer(number, outcome) => answer(*number, outcome),
+        Made::HandOver(slot, attempt, sort) => hand_over(*slot, *attempt, of_hand_over(*sort)),
     }
 }
 
@@ -41,6 +45,7 @@ fn shown(word: &Word) -> String {
         Word::Node(word) => format!("{word:?}"),
         Word::Call { number, request } => format!("{number} {request:?}"),
         Word::Answer { number, outcome } => format!("{number} {outcome:?}"),
+        Word::HandOver { slot, attempt, said } => format!("{slot:?} {attempt} {said:?}"),
     }
 }
 
@@ -49,6 +54,7 @@ fn shown_made(made: &Made) -> String {
         Made::Node(word) => format!("{word:?}"),
         Made::Call(number, request) => format!("{number} {request:?}"),
         Made::Answer(number, outcome) => format!("{number} {outcome:?}"),
+        Made::HandOver(slot, attempt, sort) => format!("{slot:?} {attempt} {:?}", of_hand_over(*sort)),
     }
 }
 
@@ -319,6 +325,7 @@ impl Drawn {
                 said: self.home_said(sort - 8),
             })),
             17 => Made::Call(self.rng.u64(..), self.request()),
+            18 => Made::Answer(self.rng.u64(..), self.outcome()),
             19 => {
                 let also = self.rng.usize(1..5);
                 let said = HomeSaid::Welcome(Box::new(self.welcome(also)));
@@ -328,12 +335,41 @@ impl Drawn {
                     said,
                 }))
             }
-            _ => Made::Answer(self.rng.u64(..), self.outcome()),
+            20 => Made::Node(NodeWord::ToHome(Control {
+                room: self.room(),
+                run: Some(Run(self.rng.u64(..))),
+                said: SegmentSaid::Paused { attempt: 5 },
+            })),
+            21..24 => Made::Node(NodeWord::ToBranch(Delivery {
+                room: self.room(),
+                run: Run(self.rng.u64(..)),
+                said: match sort {
+                    21 => HomeSaid::Pause { attempt: 6 },
+                    22 => HomeSaid::Resumed,
+                    _ => HomeSaid::Adopted { seq: self.seq() },
+                },
+            })),
+            _ => Made::HandOver(Slot(self.rng.u8(..)), self.rng.u64(..), sort),
         }
     }
 }
 
-const SORTS: u8 = 20;
+const SORTS: u8 = 27;
+
+/// A word about a hand-over: of a room, an offer, or a refusal.
+fn of_hand_over(sort: u8) -> HandOverSaid {
+    match sort {
+        24 => HandOverSaid::Room(Box::new(pb::RoomState {
+            room: "r1".into(),
+            run: 7,
+            seq: 9,
+            places: vec![pb::RoomPlace { incarnation: 3, members: Vec::new() }],
+            ..pb::RoomState::default()
+        })),
+        25 => HandOverSaid::Offer(Term { generation: 1, sequence: 99 }),
+        _ => HandOverSaid::Declined,
+    }
+}
 
 fn drawn(seed: u64) -> Drawn {
     Drawn { rng: Rng::with_seed(seed), now: made_up(), frames: Vec::new() }
@@ -405,6 +441,10 @@ fn bytes_that_are_no_word_are_refused_and_never_panic() {
                     Word::Node(word) => Made::Node(word),
                     Word::Call { number, request } => Made::Call(number, request),
                     Word::Answer { number, outcome } => Made::Answer(number, outcome),
+                    Word::HandOver { slot, attempt, said } => {
+                        hand_over(slot, attempt, said);
+                        continue;
+                    }
                 };
                 bytes_of(&again, &mut FramesSent::default(), drawn.now);
             }
@@ -454,6 +494,25 @@ fn impossible_words_are_refused() {
         pb::word::Word::Control(pb::Control { room: "a/b".into(), run: None, said: None }),
         pb::word::Word::Call(pb::Call { method: 1, target: "//a b".into(), ..pb::Call::default() }),
         pb::word::Word::Answer(pb::CallAnswer { number: 1, outcome: None }),
+        pb::word::Word::HandOver(pb::HandOver { slot: 3, attempt: 1, said: None }),
+        pb::word::Word::HandOver(pb::HandOver {
+            slot: 256,
+            attempt: 1,
+            said: Some(pb::hand_over::Said::Declined(pb::Nothing {})),
+        }),
+        pb::word::Word::HandOver(pb::HandOver {
+            slot: 3,
+            attempt: 1,
+            said: Some(pb::hand_over::Said::Offer(pb::Term { generation: 0, sequence: u64::MAX })),
+        }),
+        pb::word::Word::HandOver(pb::HandOver {
+            slot: 3,
+            attempt: 1,
+            said: Some(pb::hand_over::Said::Room(Box::new(pb::RoomState {
+                ids: vec![pb::UsedId { id: "x".repeat(ROOM_STATE_BYTES_MAX), ..pb::UsedId::default() }],
+                ..pb::RoomState::default()
+            }))),
+        }),
     ];
     let read = |word| Word::decode(encode(word), &mut FramesTaken::default(), made_up());
     assert!(possible.into_iter().all(|word| read(word).is_ok()));

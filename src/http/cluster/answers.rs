@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use hyper::{Method, Uri};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 use super::{parts, sent_back};
-use crate::cluster::calls::{CallIn, NodeRequest};
+use crate::clock;
+use crate::cluster::calls::{CallIn, NodeAnswer, NodeRequest};
 use crate::http::Node;
 use crate::http::accept::{Answer, Stop, stopped};
 use crate::http::ops::answer_ladder;
@@ -16,7 +18,7 @@ use crate::http::publisher;
 use crate::http::request::Query;
 use crate::http::routes::{Part, Route};
 use crate::http::viewer::answer_pull;
-use roomcast_core::limits::NODE_CALLS_ANSWERED_MAX;
+use roomcast_core::limits::{HAND_OVER_HOLD_MAX, NODE_CALLS_ANSWERED_MAX};
 
 /// Answers the calls of other nodes until the doors stop, [`NODE_CALLS_ANSWERED_MAX`] at the same time.
 pub(super) async fn answer_calls(node: Arc<Node>, mut calls: mpsc::Receiver<CallIn>, mut stop: Stop) {
@@ -35,11 +37,39 @@ pub(super) async fn answer_calls(node: Arc<Node>, mut calls: mpsc::Receiver<Call
         let Some((place, CallIn { request, reply })) = next else { return };
         let node = Arc::clone(&node);
         tokio::spawn(async move {
-            let answer = answered(&node, request).await.unwrap_or_else(Problem::into_answer);
             // The other node may have stopped waiting.
-            reply.send(sent_back(answer).await).ok();
+            reply.send(answered_somewhere(&node, request).await).ok();
             drop(place);
         });
+    }
+}
+
+/// Answers a request. A slot that is handed over has it wait, and then it goes to the next home: the other node may not
+/// know yet. No other request is sent on.
+async fn answered_somewhere(node: &Node, request: NodeRequest) -> NodeAnswer {
+    let until = clock::now().instant + HAND_OVER_HOLD_MAX;
+    loop {
+        let slot = node.cluster.as_ref().and_then(|cluster| cluster.slot_of(&request.target));
+        if let (Some(cluster), Some(slot)) = (&node.cluster, slot) {
+            let left = until.saturating_duration_since(clock::now().instant);
+            // Past the time the request is refused below.
+            timeout(left, cluster.left(slot)).await.ok();
+            if let Some(next) = cluster.next_home(node, slot) {
+                let answer = next.call(request).await;
+                return match answer {
+                    Ok(answer) => answer,
+                    Err(problem) => sent_back(problem.into_answer()).await,
+                };
+            }
+        }
+        let answer = Box::pin(answered(node, request.clone())).await;
+        // Nothing was taken: the rooms had settled for the hand-over already.
+        let is_homeless =
+            answer.as_ref().is_err_and(|problem| matches!(problem.code(), "no_home" | "not_home"));
+        let moves = |slot| node.cluster.as_ref().is_some_and(|cluster| cluster.moves(slot));
+        if !is_homeless || !slot.is_some_and(moves) || clock::now().instant >= until {
+            return sent_back(answer.unwrap_or_else(Problem::into_answer)).await;
+        }
     }
 }
 

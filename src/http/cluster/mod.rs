@@ -30,7 +30,7 @@ use crate::cluster::shown::ShownCell;
 use crate::config::cluster::ClusterConfig;
 use crate::metrics::{NodeCallOutcome, SlotCounts};
 use crate::shard::slots::Slots;
-use roomcast_core::cluster::{NodeKey, SlotHome};
+use roomcast_core::cluster::{NodeKey, Slot, SlotHome};
 use roomcast_core::limits::UNREACHABLE_AFTER;
 use roomcast_core::room::id::RoomName;
 
@@ -38,6 +38,7 @@ use super::Node;
 use super::accept::{Answer, Stop};
 use super::answer;
 use super::problem::Problem;
+use super::routes::{Route, room_name};
 use route::Routes;
 
 /// The cluster around a node, as the doors use it.
@@ -109,6 +110,31 @@ impl ClusterDoors {
 
     fn home_of(&self, room: &RoomName) -> SlotHome {
         self.slots.standing(self.slots.of(room)).home
+    }
+
+    /// The slot of the room that a request is about. `None`: it is about no room.
+    fn slot_of(&self, target: &str) -> Option<Slot> {
+        let path = target.split('?').next().unwrap_or_default();
+        let room = match Route::of(path)? {
+            Route::Room(room) | Route::Part(room, _) | Route::ReliableMessage(room, _) => room,
+            Route::Rooms => return None,
+        };
+        Some(self.slots.of(&room_name(room).ok()?))
+    }
+
+    /// Waits until a slot is handed over no longer.
+    async fn left(&self, slot: Slot) {
+        self.slots.left(slot).await;
+    }
+
+    /// True if a slot is handed over, or was to the node that has it.
+    fn moves(&self, slot: Slot) -> bool {
+        self.slots.is_leaving(slot) || self.slots.given_to(slot).is_some()
+    }
+
+    /// The node to which this one has handed a slot over.
+    fn next_home<'a>(&'a self, node: &'a Node, slot: Slot) -> Option<OtherHome<'a>> {
+        Some(OtherHome { node, calls: &self.calls, key: self.slots.given_to(slot)? })
     }
 
     /// True while this node's own heartbeat comes back from NATS.

@@ -92,10 +92,8 @@ pub(super) async fn publish_for_node(
     room: RoomName,
     request: &NodeRequest,
 ) -> Result<Answer, Problem> {
+    // Also while the node drains: its slots are handed over one by one.
     node.check_is_home(&room, Effect::Change)?;
-    if node.is_draining() {
-        return Err(Problem::draining());
-    }
     let encoding = match request.content_type.as_deref() {
         Some(PROTO_TYPE) => Encoding::Proto,
         _ => Encoding::Json,

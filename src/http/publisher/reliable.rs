@@ -22,9 +22,6 @@ pub(super) async fn receipt(node: &Node, room: RoomName, offset: u64) -> Result<
 /// 404 `room_not_open` or `offset_unknown`, 409 `not_alive`; 503, with the store's reason if the recall was
 /// not stored.
 pub(super) async fn recall(node: &Node, room: RoomName, offset: u64) -> Result<Answer, Problem> {
-    if node.is_draining() {
-        return Err(Problem::draining());
-    }
     let recall = from_shard(node.shards.recall(room, offset)).await??;
     Ok(answer_json(&recall))
 }

@@ -132,9 +132,6 @@ pub(super) async fn close(node: &Node, room: RoomName, query: Query<'_>) -> Resu
         Some(_) => return Err(Problem::bad("bad_query", "stream", "true, or false")),
     };
     if ends_stream {
-        if node.is_draining() {
-            return Err(Problem::draining());
-        }
         let closed = from_shard(node.shards.end_stream(room)).await??;
         return Ok(answer_json(&closed));
     }

@@ -16,7 +16,7 @@ use super::directory::Scatter;
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent, Welcome};
 use super::ways::{NodeWord, ToNode};
 use super::{Plan, Table, table};
-use roomcast_core::cluster::{Branch, BranchSaid, JoinKey, NodeKey, SlotHome, Welcoming};
+use roomcast_core::cluster::{Branch, BranchSaid, HandedIn, JoinKey, NodeKey, SlotHome, Welcoming};
 use roomcast_core::fanout::segment::{Level, StreamPlace};
 use roomcast_core::limits::NO_HOME_RETRY;
 use roomcast_core::now::Now;
@@ -102,10 +102,9 @@ impl Branches {
         now: Now,
     ) {
         let Delivery { room, run, said } = delivery;
-        // A home may welcome a member after the last word about it, and send it batches: the home is to count these
-        // off.
+        // Members may have gone: the home is to count them off, to await no batch, and to have the answer to its pause.
         let branch = match &said {
-            HomeSaid::Welcome(_) | HomeSaid::Level(_) => {
+            HomeSaid::Welcome(_) | HomeSaid::Level(_) | HomeSaid::Pause { .. } | HomeSaid::Adopted { .. } => {
                 self.rooms.entry(room.clone()).or_insert_with(|| Branch::new(self.ticket))
             }
             _ => match self.rooms.get_mut(&room) {
@@ -151,12 +150,13 @@ impl Branches {
             HomeSaid::StreamChanged => all(branch.to_all(node, run), &|| HomeSaid::StreamChanged),
             HomeSaid::Gap { seq } => all(branch.to_all(node, run), &|| HomeSaid::Gap { seq }),
             HomeSaid::Closed => all(branch.closed(node, run), &|| HomeSaid::Closed),
-            HomeSaid::Moved => {
-                branch.home_moved(node, run);
+            said => {
+                hear_move(branch, node, run, &said, now.instant);
+                if branch.is_paused() {
+                    self.look_at.get_or_insert(now.instant + NO_HOME_RETRY);
+                }
                 Vec::new()
             }
-            // No home says this.
-            HomeSaid::GaveBack(_) => Vec::new(),
         };
         // First the words that make room for these: a segment knows one life of the room at a time.
         self.settle(&room, lanes, now);
@@ -197,6 +197,19 @@ impl Branches {
             }
             self.settle(&room, lanes, now);
         }
+    }
+
+    /// Takes the branch of a room out, for the home that this node is from now on. Without a branch that was handed
+    /// over whole the result is empty, and the branch follows its slot.
+    pub(super) fn hand_in(&mut self, room: &RoomName, run: Run) -> HandedIn {
+        let Some(branch) = self.rooms.get_mut(room) else { return HandedIn::default() };
+        let Some(here) = branch.hand_in(run) else { return HandedIn::default() };
+        self.ticket = self.ticket.max(branch.ticket());
+        self.rooms.remove(room);
+        self.waiting.remove(room);
+        self.heats.forget(room);
+        self.pace.note(room, None);
+        here
     }
 
     /// The next word to another node.
@@ -295,7 +308,7 @@ impl Branches {
             lanes.send(shard, Delivery { room: room.clone(), run, said });
         }
         self.stale += branch.take_stale();
-        if !branch.has_joins() {
+        if !branch.has_joins() && !branch.is_paused() {
             self.waiting.remove(room);
         } else if !self.waiting.contains(room) {
             self.waiting.insert(room.clone());
@@ -317,6 +330,18 @@ fn known_welcomes(branch: &mut Branch, node: NodeKey, run: Run, welcome: Welcome
         Some(Welcome { join, ..welcome })
     };
     welcome.apart().into_iter().filter_map(known).collect()
+}
+
+/// Takes a word about the home of a room.
+fn hear_move(branch: &mut Branch, node: NodeKey, run: Run, said: &HomeSaid, now: Instant) {
+    match said {
+        HomeSaid::Moved => branch.home_moved(node, run),
+        HomeSaid::Pause { attempt } => branch.pause(node, run, *attempt, now),
+        HomeSaid::Resumed => branch.resumed(node, run),
+        HomeSaid::Adopted { seq } => branch.adopted(node, run, *seq),
+        // No home says another word.
+        _ => {}
+    }
 }
 
 /// Refuses a join. The refusal knows no life of the room.

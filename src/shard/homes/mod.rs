@@ -8,16 +8,18 @@ pub mod heat;
 pub mod publishers;
 
 mod frames;
+mod handed;
 pub(super) mod moves;
 mod steps;
 mod stored;
 mod welcome;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use self::handed::{Arriving, Leaving, Pausing};
 use self::heat::{Fuel, Heat};
 use self::welcome::Welcomes;
 use super::directory::{OwnStep, Scatter};
@@ -26,7 +28,7 @@ use super::nodes::Nodes;
 use super::{Plan, TURN_ENTRIES_MAX, Table, table};
 use crate::metrics::tally::{Holdings, HomesTally};
 use crate::store::{Append, StoreRequest};
-use roomcast_core::cluster::node_of_place;
+use roomcast_core::cluster::{Slot, node_of_place};
 use roomcast_core::limits::SCATTER_INTERVAL;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Run, mix};
@@ -67,6 +69,12 @@ pub struct Homes {
     own_steps: VecDeque<OwnStep>,
     /// Joins of segments here that rooms have not taken, with their shards: another node has become the home.
     gave_back: VecDeque<(usize, Control)>,
+    /// Joins of segments here for rooms that pause, with their shards: they are for whoever has the room next.
+    held_joins: VecDeque<(usize, Control)>,
+    /// Slots on their way to other nodes.
+    leaving_slots: BTreeMap<Slot, Leaving>,
+    /// Rooms of slots that may come from other nodes.
+    arriving: Arriving,
     pub(super) tally: HomesTally,
 }
 
@@ -87,6 +95,11 @@ struct HomeRoom {
     /// The step the room was last told.
     told_step: Step,
     opened_by: Opener,
+    /// The room pauses before its hand-over.
+    pausing: Option<Pausing>,
+    /// Nodes that have not said whether their members go on with a room that was handed over. Until then they have no
+    /// other members: a node whose members went another way has all of its place counted off.
+    unconfirmed: BTreeSet<usize>,
 }
 
 /// The side that a room is there for: devices alone, or a publisher that has used the room.
@@ -129,6 +142,9 @@ impl Homes {
             scatters: VecDeque::new(),
             own_steps: VecDeque::new(),
             gave_back: VecDeque::new(),
+            held_joins: VecDeque::new(),
+            leaving_slots: BTreeMap::new(),
+            arriving: Arriving::default(),
             tally: HomesTally::default(),
         }
     }
@@ -204,6 +220,12 @@ impl Homes {
         // Words about an earlier life of the room, or about a room that was closed, change nothing.
         let key = self.room_of.get(&room).copied();
         if let Some(key) = key.filter(|key| Some(self.rooms[*key].room.run()) == run) {
+            if let SegmentSaid::Paused { attempt } = said {
+                return self.note_paused(key, shard, Some(attempt));
+            }
+            if matches!(said, SegmentSaid::Moved) {
+                self.rooms[key].unconfirmed.remove(&shard);
+            }
             self.tell_room(key, Input::Segment { shard, said }, now);
         }
     }
@@ -235,7 +257,12 @@ impl Homes {
     }
 
     fn take_join(&mut self, shard: usize, room: &RoomName, join: Join, now: Now) {
-        let opened = if self.is_draining {
+        let is_next_home_s = self.joins_next_home(room);
+        if is_next_home_s && !self.is_draining && node_of_place(shard).is_none() {
+            let control = Control { room: room.clone(), run: None, said: SegmentSaid::Join(join) };
+            return self.held_joins.push_back((shard, control));
+        }
+        let opened = if self.is_draining || is_next_home_s || self.is_unconfirmed(room, shard) {
             // The connection of another node stays: it is to ask the next home.
             let is_of_node = node_of_place(shard).is_some();
             Err(if is_of_node { JoinRefusal::NotHome } else { JoinRefusal::Draining })
@@ -280,14 +307,19 @@ impl Homes {
     }
 
     fn make_room(&mut self, name: &RoomName, opener: Opener, now: Instant) -> usize {
-        self.device_rooms += usize::from(opener == Opener::Device);
         self.runs += 1;
         let run = Run(mix(self.plan.run_seed.wrapping_add(self.runs)));
-        let is_listed = self.plan.hot_rooms.contains(name);
+        self.insert_room(Room::new(name.clone(), run, self.plan.rules, now), opener)
+    }
+
+    fn insert_room(&mut self, room: Room, opener: Opener) -> usize {
+        self.device_rooms += usize::from(opener == Opener::Device);
+        let name = room.name().clone();
+        let is_listed = self.plan.hot_rooms.contains(&name);
         let heat = if is_listed { Heat::listed(self.plan.shards) } else { Heat::COLD };
         self.tally.rooms_promoted += u64::from(heat.width() > 1);
         let key = self.rooms.insert(HomeRoom {
-            room: Room::new(name.clone(), run, self.plan.rules, now),
+            room,
             deadline: None,
             welcomes: Welcomes::default(),
             heat,
@@ -296,8 +328,10 @@ impl Homes {
             own_step: None,
             told_step: Step::Calm,
             opened_by: opener,
+            pausing: None,
+            unconfirmed: BTreeSet::new(),
         });
-        self.room_of.insert(name.clone(), key);
+        self.room_of.insert(name, key);
         key
     }
 
@@ -388,6 +422,7 @@ impl Homes {
                 }
                 Output::StreamChanged => self.send_stream_changed(key),
                 Output::GaveBack { place, join } => self.give_back(key, place, join),
+                Output::Adopted => self.tell_adopted(key),
                 // The room ends here: its key may be another room's with the next `open`.
                 Output::Lost => return self.lose_room(key),
                 Output::Closed => return self.close(key),

@@ -26,13 +26,18 @@ pub(in crate::shard) enum SlotTurn {
 impl Homes {
     /// The reason why this node takes no request about a room; `None`: it does.
     pub(super) fn homeless(&self, room: &RoomName) -> Option<Homeless> {
-        self.nodes.as_ref().and_then(|nodes| nodes.home_of(room).refusal())
+        // Nothing was taken, and the doors ask the next home.
+        let leaving = self.is_leaving(room).then_some(Homeless::NoHome);
+        leaving.or_else(|| self.nodes.as_ref().and_then(|nodes| nodes.home_of(room).refusal()))
     }
 
     /// The reason why this node takes no ask about a room: a frozen home still answers readers.
     pub(super) fn homeless_for(&self, room: &RoomName, ask: Ask) -> Option<Homeless> {
         let is_reader = matches!(ask, Ask::Receipt { .. } | Ask::Pull { .. });
         let is_known = || self.room_of.contains_key(room);
+        if self.is_leaving(room) {
+            return Some(Homeless::NoHome);
+        }
         match self.nodes.as_ref()?.home_of(room) {
             SlotHome::Frozen if is_reader && is_known() => None,
             home => home.refusal(),
@@ -95,8 +100,10 @@ impl Homes {
         let held = self.rooms.iter().filter(|(_, home)| home.room.has_place(place));
         let keys: Vec<usize> = held.map(|(key, _)| key).collect();
         for key in keys {
+            self.note_paused(key, place, None);
             self.tell_room(key, Input::PlaceLost { place }, now);
         }
+        self.drop_arriving(node);
     }
 
     /// Tells rooms of the changes of their slots.
@@ -128,8 +135,13 @@ impl Homes {
 
     /// Drops a room that another node orders from now on. Its members join again there.
     pub(super) fn lose_room(&mut self, key: usize) {
-        let room = self.take_room(key).room;
+        let home = self.take_room(key);
+        let is_handed = self.is_handed(&home);
+        let room = home.room;
         for (place, _) in room.segments() {
+            if is_handed && node_of_place(place).is_some() {
+                continue;
+            }
             let delivery = Delivery { room: room.name().clone(), run: room.run(), said: HomeSaid::Moved };
             self.send(place, delivery);
         }

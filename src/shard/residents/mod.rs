@@ -226,6 +226,8 @@ impl<S: Socket> Residents<S> {
                 self.segments[key].closing = true;
                 self.finish_closing(key, now);
             }
+            // Words between a home and a branch.
+            (HomeSaid::Pause { .. } | HomeSaid::Resumed | HomeSaid::Adopted { .. }, _) => {}
             // This life of the room has ended here, and nobody waits for a word about it.
             (_, None) => {}
         }

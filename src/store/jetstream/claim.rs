@@ -40,6 +40,8 @@ pub(super) struct Replay {
     pub(super) next: u64,
     /// The sequence of this node's last claim; 0: none read.
     pub(super) own: u64,
+    /// The term of the last claim of another node, or of its last renewal: claims expire before renewals.
+    pub(super) behind: Term,
     /// Damaged entries.
     pub(super) damaged: u64,
     /// Some entry is of a later version of roomcast. Without it the rooms of the slot would be wrong.
@@ -61,6 +63,7 @@ impl Replay {
             highest: Term::default(),
             next: 1,
             own: 0,
+            behind: Term::default(),
             damaged: 0,
             is_newer: false,
             out_of_term: 0,
@@ -86,6 +89,9 @@ impl Replay {
             return;
         };
         let term = record.term_at(entry.sequence);
+        if record.content.claimant().is_some_and(|claimant| claimant != own) {
+            self.behind = self.behind.max(term);
+        }
         if let Content::Claim(claimant) = &record.content {
             if claimant == own {
                 self.own = entry.sequence;

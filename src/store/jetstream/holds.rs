@@ -45,7 +45,7 @@ impl Holds {
                 hold.standing = HoldStanding::Claiming;
             }
             LogOrder::Release { .. } => *hold = SlotHold::default(),
-            LogOrder::Renew { .. } => {}
+            LogOrder::Reclaim { .. } | LogOrder::Renew { .. } => {}
         }
     }
 
@@ -124,8 +124,8 @@ mod tests {
         for slot in [Slot(1), Slot(2)] {
             holds.ordered(&LogOrder::Claim { slot, heard: term }, now);
         }
-        holds.told(&LogNews::Claimed { slot: Slot(1), term });
-        holds.told(&LogNews::Claimed { slot: Slot(1), term });
+        holds.told(&LogNews::Claimed { slot: Slot(1), term, behind: term });
+        holds.told(&LogNews::Claimed { slot: Slot(1), term, behind: term });
         let tally = holds.tally(0);
         assert_eq!((tally.held, tally.claiming), (1, 1));
         assert_eq!((tally.claims_ordered, tally.claims_reopened, tally.fenced), (1, 1, 0));

@@ -22,6 +22,12 @@ pub enum LogOrder {
         /// The slot.
         slot: Slot,
     },
+    /// Claim the held slot again: an append of another node that is under way is in the log before the claim, or comes
+    /// behind it. Answered by [`LogNews::Claimed`], behind [`LogNews::Fenced`] if another node has claimed in between.
+    Reclaim {
+        /// The slot.
+        slot: Slot,
+    },
     /// Append a renewal, which proves that no other node has claimed the slot. Answered by [`LogNews::Proven`],
     /// [`LogNews::Fenced`], or not at all while the log is silent.
     Renew {
@@ -40,6 +46,8 @@ pub enum LogNews {
         slot: Slot,
         /// The term of the claim.
         term: Term,
+        /// The term of the last claim of another node before it. The lowest term: none was read.
+        behind: Term,
     },
     /// An append of this node was acknowledged: nobody else had claimed the slot when it was sent.
     Proven {
@@ -64,7 +72,10 @@ impl LogOrder {
     /// The slot of the order.
     pub(super) fn slot(&self) -> Slot {
         match self {
-            Self::Claim { slot, .. } | Self::Release { slot } | Self::Renew { slot } => *slot,
+            Self::Claim { slot, .. }
+            | Self::Release { slot }
+            | Self::Reclaim { slot }
+            | Self::Renew { slot } => *slot,
         }
     }
 }

@@ -81,6 +81,8 @@ enum Hold {
 #[derive(Debug)]
 struct Held {
     term: Term,
+    /// The term of the last claim of another node before it.
+    behind: Term,
     /// The sequence of the log's last entry, as far as known.
     last: u64,
     /// The number of the last entry made in the term.
@@ -167,12 +169,15 @@ impl SlotLog {
                     // The term is compared at the acknowledgement.
                     Hold::Claiming(_) => {}
                     Hold::Held(held) if held.term >= *heard => {
-                        self.news.push_back(LogNews::Claimed { slot: self.slot, term: held.term });
+                        let Held { term, behind, .. } = **held;
+                        self.news.push_back(LogNews::Claimed { slot: self.slot, term, behind });
                     }
                     Hold::Held(_) => self.fall(now),
                 }
             }
             LogOrder::Release { .. } => self.release(),
+            // A claim under way answers as well.
+            LogOrder::Reclaim { .. } => self.fall(now),
             LogOrder::Renew { .. } => {
                 if let Hold::Held(held) = &mut self.hold {
                     held.proof_is_due = true;

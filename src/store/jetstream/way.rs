@@ -142,7 +142,7 @@ mod tests {
     use roomcast_core::cluster::Term;
 
     fn claimed(slot: u8, sequence: u64) -> LogNews {
-        LogNews::Claimed { slot: Slot(slot), term: Term { generation: 0, sequence } }
+        LogNews::Claimed { slot: Slot(slot), term: Term { generation: 0, sequence }, behind: Term::default() }
     }
 
     fn fenced(slot: u8, sequence: u64) -> LogNews {

@@ -1,7 +1,9 @@
 //! Facts of a branch: words of segments to the home, and words of the home to segments.
 
 use super::*;
+use crate::limits::{BRANCH_PAUSED_AGE_MAX, BRANCH_PAUSED_WORDS_MAX};
 use crate::now::Now;
+use crate::room::LocalSegment;
 
 const HOME: NodeKey = NodeKey(7);
 const OTHER: NodeKey = NodeKey(8);
@@ -255,4 +257,125 @@ fn a_join_whose_answer_is_lost_gives_its_place_back_and_goes_back_to_its_connect
     assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 1)).is_none(), "the answer to the first sending");
     assert!(branch.welcome(HOME, RUN, &welcoming(0, 5, 2)).is_some());
     assert!(!branch.has_joins());
+}
+
+/// A branch of [`branch`] that its home has paused.
+fn paused(now: Instant) -> Branch {
+    let mut branch = branch(now);
+    assert_eq!(branch.level(HOME, RUN, Seq(4)), [0, 1]);
+    for shard in [0, 1] {
+        hear(&mut branch, shard, SegmentSaid::Taken { batches: 1, cost: None });
+    }
+    branch.pause(HOME, RUN, 1, now);
+    assert_eq!(said(&mut branch), ["7: taken 4", "7: Paused"]);
+    branch
+}
+
+fn want() -> RefreshWant {
+    RefreshWant { encoding: Encoding::Json, since: Seq(3), sent: 0, small: false, latest: None }
+}
+
+#[test]
+fn a_paused_branch_keeps_its_words_for_the_next_home_and_its_members_notice_nothing() {
+    let now = Now::made_up().instant;
+    let mut branch = paused(now);
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    hear(&mut branch, 1, SegmentSaid::Refresh(want()));
+    branch.hear(1, None, SegmentSaid::Join(join(1, 5, false)), SlotHome::There(HOME), now);
+    // The slot may be known to stand elsewhere before the next home has the room.
+    branch.follow(SlotHome::There(OTHER));
+    assert_eq!(said(&mut branch), [""; 0]);
+    branch.adopted(OTHER, RUN, Seq(4));
+    assert_eq!(said(&mut branch), ["8: Paused", "8: Left", "8: Refresh", "8: join 5"]);
+    assert_eq!(branch.level(OTHER, RUN, Seq(5)), [1]);
+    assert_eq!(branch.refreshed(OTHER, RUN, &want()), [1]);
+    assert!(branch.level(HOME, RUN, Seq(6)).is_empty(), "nobody hears the former home");
+}
+
+#[test]
+fn the_next_home_may_be_heard_before_its_claim_is_known() {
+    let now = Now::made_up().instant;
+    let mut branch = paused(now);
+    branch.adopted(OTHER, RUN, Seq(6));
+    assert_eq!(said(&mut branch), ["8: Paused", "gap 0 6", "gap 1 6"], "batches had lapsed");
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    branch.due(SlotHome::There(HOME), now);
+    branch.follow(SlotHome::There(OTHER));
+    assert_eq!(said(&mut branch), ["8: Left"]);
+}
+
+#[test]
+fn a_home_that_goes_on_hears_the_kept_words() {
+    let now = Now::made_up().instant;
+    let mut branch = paused(now);
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    hear(&mut branch, 1, SegmentSaid::Refresh(want()));
+    branch.hear(1, None, SegmentSaid::Join(join(1, 5, false)), SlotHome::There(HOME), now);
+    branch.resumed(HOME, RUN);
+    assert_eq!(said(&mut branch), ["7: Left", "7: Refresh", "7: join 5"]);
+    assert_eq!(branch.level(HOME, RUN, Seq(5)), [1]);
+}
+
+#[test]
+fn a_pause_without_a_next_home_ends_with_joins() {
+    let now = Now::made_up().instant;
+    let ends: [fn(&mut Branch, Instant); 4] = [
+        |branch, now| branch.due(SlotHome::There(OTHER), now + BRANCH_PAUSED_AGE_MAX),
+        |branch, _| branch.reset(HOME, SlotHome::There(OTHER)),
+        |branch, _| branch.home_moved(OTHER, RUN),
+        |branch, _| branch.follow(SlotHome::Here),
+    ];
+    for end in ends {
+        let mut branch = paused(now);
+        end(&mut branch, now);
+        assert!(said(&mut branch).ends_with(&["moved 0".to_owned(), "moved 1".to_owned()]));
+        // The next home comes late: it counts the members off.
+        branch.adopted(OTHER, RUN, Seq(4));
+        assert_eq!(said(&mut branch), ["8: Moved"]);
+    }
+}
+
+#[test]
+fn words_past_the_bound_of_a_pause_end_it() {
+    let now = Now::made_up().instant;
+    let mut branch = paused(now);
+    let early = SegmentSaid::AckedEarly {
+        epoch: None,
+        early: crate::room::EarlyAck { reach: crate::room::Reach::default(), is_named: false },
+    };
+    let SegmentSaid::AckedEarly { epoch, early } = early else { unreachable!() };
+    for _ in 0..BRANCH_PAUSED_WORDS_MAX {
+        hear(&mut branch, 0, SegmentSaid::AckedEarly { epoch, early });
+    }
+    assert_eq!(said(&mut branch), [""; 0]);
+    hear(&mut branch, 0, SegmentSaid::AckedEarly { epoch, early });
+    assert_eq!(said(&mut branch), ["7: Moved", "moved 0", "moved 1"]);
+}
+
+#[test]
+fn the_branch_of_the_next_home_hands_its_segments_in() {
+    let now = Now::made_up().instant;
+    let mut branch = branch(now);
+    assert_eq!(branch.level(HOME, RUN, Seq(1)), [0, 1]);
+    hear(&mut branch, 0, SegmentSaid::Taken { batches: 1, cost: None });
+    branch.pause(HOME, RUN, 1, now);
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    hear(&mut branch, 1, SegmentSaid::Refresh(want()));
+    branch.hear(1, None, SegmentSaid::Join(join(1, 5, false)), SlotHome::There(HOME), now);
+    assert!(branch.hand_in(Run(71)).is_none(), "another life");
+    let here = branch.hand_in(RUN).unwrap();
+    let segment = |shard, queued| LocalSegment { shard, census: Census([1, 0]), queued };
+    // The member on shard 0 has left behind the pause: its word comes with the others.
+    assert_eq!(here.segments, [segment(0, 0), segment(1, 1)]);
+    assert_eq!(here.seq, Seq(1));
+    assert!(matches!(here.words[..], [(0, SegmentSaid::Left(_)), (1, SegmentSaid::Refresh(_))]));
+    assert_eq!(here.joins.iter().map(|join| join.connection).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn a_pause_is_answered_by_a_branch_that_knows_nothing_of_the_room() {
+    let mut branch = Branch::default();
+    branch.pause(HOME, RUN, 1, Now::made_up().instant);
+    assert_eq!(said(&mut branch), ["7: Paused"]);
+    assert!(branch.is_idle() && !branch.is_paused());
 }

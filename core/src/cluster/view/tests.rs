@@ -109,6 +109,18 @@ fn a_node_that_drains_keeps_its_slots_and_takes_no_others() {
 }
 
 #[test]
+fn a_node_that_drains_hands_its_slots_over_in_the_same_runs() {
+    let mut world = calm(3);
+    let held = world.count(0, SlotHome::Here);
+    world.drain(0);
+    world.run_until(20 * S, |world| world.count(0, SlotHome::Here) == 0);
+    assert_eq!(world.coverage.freezes, 0);
+    // Some offers are lost or late in this world.
+    assert!(world.coverage.handed > held as u64 * 3 / 4, "{:?}", world.coverage);
+    world.run_until(2 * S, |world| world.homeless().is_empty());
+}
+
+#[test]
 fn a_restarted_process_takes_over_its_own_share_and_leaves_the_rest_alone() {
     let mut world = calm(3);
     let held = world.count(1, SlotHome::Here);
@@ -333,6 +345,36 @@ fn every_slot_has_one_home_again_after_every_trouble() {
     for count in
         [sum.takeovers, sum.freezes, sum.thaws, sum.two_claims, sum.reconnects, sum.fences, sum.releases]
     {
+        assert!(count >= 50, "{sum:?}");
+    }
+}
+
+/// The world itself asserts that no batch of a run is cut twice.
+#[test]
+fn a_run_has_one_order_whatever_becomes_of_its_hand_overs() {
+    let mut sum = Coverage::default();
+    for seed in 0..70 {
+        let mut world = World::new(seed, 3 + (seed % 2) as usize);
+        world.run(3 * S);
+        for _ in 0..3 {
+            let node = world.rng.usize(0..world.nodes.len());
+            if world.nodes.iter().all(|node| node.is_up && !node.handed.is_giving) {
+                world.drain(node);
+            }
+            let pause = world.rng.u64(20 * MS..400 * MS);
+            world.run(world.now + pause);
+            suffer(&mut world);
+            world.heal();
+            world.run(world.now + 2 * S);
+        }
+        let seen = world.coverage;
+        sum.handed += seen.handed;
+        sum.declined += seen.declined;
+        sum.resumed += seen.resumed;
+        sum.reclaims += seen.reclaims;
+        sum.void += seen.void;
+    }
+    for count in [sum.handed, sum.declined, sum.resumed, sum.reclaims, sum.void] {
         assert!(count >= 50, "{sum:?}");
     }
 }

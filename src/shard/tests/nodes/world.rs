@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::device::{Device, SimSocket};
+use super::handed::HandOversUnderWay;
 use crate::auth::Grant;
 use crate::clock;
 use crate::seat::Seats;
@@ -26,8 +27,8 @@ use roomcast_core::room::policy::{TypePolicy, Types};
 use roomcast_core::room::{Ask, SegmentSaid, Told};
 use roomcast_core::wire::publish;
 
-const CLUSTER_KEY: NameKey = NameKey([9, 9]);
-const ROOMS: [&str; 2] = ["r1", "r2"];
+pub(super) const CLUSTER_KEY: NameKey = NameKey([9, 9]);
+pub(super) const ROOMS: [&str; 2] = ["r1", "r2"];
 
 /// Times that each event came.
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +47,8 @@ pub(super) struct Cover {
     unknown: u64,
     homeless: u64,
     durable: u64,
+    pub(super) handed: u64,
+    pub(super) resumed: u64,
 }
 
 impl Cover {
@@ -82,21 +85,23 @@ impl AddAssign for Cover {
         for (count, more) in self.all().into_iter().zip(other.all()) {
             *count += *more;
         }
+        self.handed += other.handed;
+        self.resumed += other.resumed;
     }
 }
 
-struct Node {
-    shards: Vec<Shard<SimSocket>>,
+pub(super) struct Node {
+    pub(super) shards: Vec<Shard<SimSocket>>,
     busy: Vec<bool>,
-    ways: Vec<Arc<Way>>,
+    pub(super) ways: Vec<Arc<Way>>,
     /// Words for a shard whose way back is full.
-    backlog: Vec<VecDeque<FromNode>>,
-    slots: Arc<Slots>,
+    pub(super) backlog: Vec<VecDeque<FromNode>>,
+    pub(super) slots: Arc<Slots>,
     home_key: NameKey,
 }
 
 impl Node {
-    fn home(&self, room: &RoomName) -> usize {
+    pub(super) fn home(&self, room: &RoomName) -> usize {
         directory::home(room, self.home_key, self.shards.len())
     }
 
@@ -114,20 +119,21 @@ enum Errand {
 
 pub(super) struct World {
     seed: u64,
-    random: fastrand::Rng,
-    now: Now,
-    nodes: Vec<Node>,
+    pub(super) random: fastrand::Rng,
+    pub(super) now: Now,
+    pub(super) nodes: Vec<Node>,
     /// From and to -> words on their way, with the moment of arrival.
     links: BTreeMap<(usize, usize), VecDeque<(Instant, NodeWord)>>,
     /// From, shard and to -> resets that the shard has not seen.
     unseen: BTreeMap<(usize, usize, usize), u32>,
     /// Node and slot -> standings on their way.
-    standings: BTreeMap<(usize, Slot), VecDeque<(Instant, SlotStanding)>>,
+    pub(super) standings: BTreeMap<(usize, Slot), VecDeque<(Instant, SlotStanding)>>,
     errands: VecDeque<(Instant, usize, usize, Errand)>,
     memory: Memory,
-    claimants: BTreeMap<Slot, usize>,
-    terms: u64,
-    devices: Vec<Device>,
+    pub(super) claimants: BTreeMap<Slot, usize>,
+    pub(super) hand_overs: HandOversUnderWay,
+    pub(super) terms: u64,
+    pub(super) devices: Vec<Device>,
     seats: Seats,
     tickets: u64,
     /// Ticket -> room and payload of a reliable publish.
@@ -136,7 +142,7 @@ pub(super) struct World {
     durable: BTreeMap<String, BTreeMap<u64, String>>,
     /// Requests of branches without an answer.
     wants: BTreeSet<String>,
-    is_calm: bool,
+    pub(super) is_calm: bool,
     pub(super) cover: Cover,
 }
 
@@ -146,15 +152,19 @@ fn types() -> Types {
     Types::new([(named("coupon"), coupon), (named("chat"), TypePolicy::of(Class::Normal))])
 }
 
-fn name(room: &str) -> RoomName {
+pub(super) fn name(room: &str) -> RoomName {
     RoomName::parse(room).unwrap()
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
-        let now = clock::now();
         let count = random.usize(2..=3);
+        Self::of_nodes(seed, count, random)
+    }
+
+    pub(super) fn of_nodes(seed: u64, count: usize, mut random: fastrand::Rng) -> Self {
+        let now = clock::now();
         let nodes = (0..count).map(|node| Self::node(node, &mut random, now)).collect();
         let mut world = Self {
             seed,
@@ -167,6 +177,7 @@ impl World {
             errands: VecDeque::new(),
             memory: Memory::default(),
             claimants: BTreeMap::new(),
+            hand_overs: HandOversUnderWay::default(),
             terms: 0,
             devices: Vec::new(),
             seats: Seats::new(1000),
@@ -201,7 +212,7 @@ impl World {
         Node { shards: made.collect(), busy: vec![true; shards], ways, backlog, slots, home_key }
     }
 
-    fn chance(&mut self, percent: u8) -> bool {
+    pub(super) fn chance(&mut self, percent: u8) -> bool {
         self.random.u8(..100) < percent
     }
 
@@ -211,12 +222,13 @@ impl World {
     }
 
     /// A node claims a slot, and all hear of it in their time.
-    fn claim(&mut self, slot: Slot, to: usize) {
+    pub(super) fn claim(&mut self, slot: Slot, to: usize) {
         // A node claims a slot only once it knows that it has lost it: its former rooms end before others hear.
         for (at, _) in self.standings.get_mut(&(to, slot)).into_iter().flatten() {
             *at = self.now.instant;
         }
         self.bring_standings();
+        self.hand_overs.under_way.remove(&slot);
         self.claimants.insert(slot, to);
         self.terms += 1;
         let term = Term { generation: 0, sequence: self.terms };
@@ -229,7 +241,7 @@ impl World {
         }
     }
 
-    fn stand(&mut self, node: usize, slot: Slot, standing: SlotStanding) {
+    pub(super) fn stand(&mut self, node: usize, slot: Slot, standing: SlotStanding) {
         let at = self.later(150);
         let queue = self.standings.entry((node, slot)).or_default();
         let at = queue.back().map_or(at, |(last, _)| at.max(*last));
@@ -253,10 +265,11 @@ impl World {
             }
             self.wants.retain(|want| !want.starts_with(&format!("{from} ")));
         }
+        self.give_up_between(one, other);
     }
 
     /// Some seconds with everything that may happen.
-    pub(super) fn storm(&mut self) {
+    pub(super) fn storm(&mut self, hands_over: bool) {
         for _ in 0..300 {
             let step = Duration::from_millis(self.random.u64(1..=20));
             self.now = self.now.later(step);
@@ -285,6 +298,11 @@ impl World {
                 }
                 27..=30 if !self.devices.is_empty() => self.join_another_room(),
                 31..=65 => self.publish(),
+                66..=71 if hands_over => {
+                    let room = name(ROOMS[self.random.usize(..ROOMS.len())]);
+                    let to = self.random.usize(..self.nodes.len());
+                    self.hand_over(Slot::of(&room, CLUSTER_KEY), to);
+                }
                 _ => {}
             }
             self.step();
@@ -313,8 +331,9 @@ impl World {
         }
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         self.bring_standings();
+        self.give_up_late();
         self.bring_words();
         self.run_errands();
         for _ in 0..3 {
@@ -373,6 +392,9 @@ impl World {
     }
 
     fn send(&mut self, from: usize, shard: usize, to: usize, word: NodeWord) {
+        if let NodeWord::Packed { slot, attempt } = word {
+            return self.packed(from, shard, slot, attempt);
+        }
         let unseen = self.unseen.entry((from, shard, to)).or_default();
         if matches!(word, NodeWord::ResetTaken) {
             *unseen -= 1;
@@ -402,6 +424,10 @@ impl World {
             }
             word => word,
         };
+        self.push_word(from, to, word);
+    }
+
+    pub(super) fn push_word(&mut self, from: usize, to: usize, word: NodeWord) {
         let at = self.later(30);
         let link = self.links.entry((from, to)).or_default();
         let at = link.back().map_or(at, |(last, _)| at.max(*last));
@@ -413,25 +439,40 @@ impl World {
         link.extend(word.map(|word| (at, word)));
     }
 
-    fn bring_standings(&mut self) {
+    pub(super) fn bring_standings(&mut self) {
         for ((node, slot), queue) in &mut self.standings {
             while queue.front().is_some_and(|(at, _)| *at <= self.now.instant) {
                 let Some((_, standing)) = queue.pop_front() else { break };
                 let former = self.nodes[*node].slots.standing(*slot).home;
                 self.cover.thawed += u64::from(former == SlotHome::Frozen && standing.home == SlotHome::Here);
                 self.nodes[*node].slots.set(*slot, standing);
+                if former.is_own() && !standing.home.is_own() {
+                    let backlog = &mut self.nodes[*node].backlog;
+                    backlog.iter_mut().for_each(|to| to.push_back(FromNode::Resume { slot: *slot }));
+                }
             }
         }
     }
 
     fn bring_words(&mut self) {
+        let mut offers = Vec::new();
         for ((from, to), link) in &mut self.links {
             while link.front().is_some_and(|(at, _)| *at <= self.now.instant) {
                 let Some((_, word)) = link.pop_front() else { break };
-                if let NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Refresh { want, .. } }) =
-                    &word
-                {
-                    self.wants.remove(&format!("{to} {from} {room} {:?} {want:?}", Some(run)));
+                match &word {
+                    NodeWord::Room { .. } => {
+                        self.cover.handed += 1;
+                        self.nodes[*to].take_room(*from, *to, word);
+                        continue;
+                    }
+                    NodeWord::Packed { slot, attempt } => {
+                        offers.push((*slot, *attempt));
+                        continue;
+                    }
+                    NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Refresh { want, .. } }) => {
+                        self.wants.remove(&format!("{to} {from} {room} {:?} {want:?}", Some(run)));
+                    }
+                    _ => {}
                 }
                 let is_together = u64::from(word.count() > 1);
                 if matches!(word, NodeWord::Joins { .. }) {
@@ -445,6 +486,7 @@ impl World {
                 node.backlog[shard].push_back(FromNode::Word { node: key(*from), word });
             }
         }
+        offers.into_iter().for_each(|(slot, attempt)| self.take_offer(slot, attempt));
     }
 
     fn run_errands(&mut self) {
@@ -492,7 +534,7 @@ impl World {
         }
     }
 
-    fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         let room = ROOMS[self.random.usize(..ROOMS.len())];
         self.tickets += 1;
         let ticket = self.tickets;
@@ -523,7 +565,7 @@ impl World {
         self.connect(self.devices.len() - 1);
     }
 
-    fn connect(&mut self, index: usize) {
+    pub(super) fn connect(&mut self, index: usize) {
         let device = &mut self.devices[index];
         let known = device.rooms.get(&device.first).cloned().unwrap_or_default();
         device.begin();
@@ -654,7 +696,7 @@ fn counted(device: &Device) -> (u64, u64) {
 }
 
 /// The number of a node, as all others count it.
-fn key(node: usize) -> NodeKey {
+pub(super) fn key(node: usize) -> NodeKey {
     NodeKey(u32::try_from(node).unwrap())
 }
 

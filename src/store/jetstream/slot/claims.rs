@@ -132,6 +132,7 @@ impl SlotLog {
         self.damaged += replay.damaged;
         self.out_of_term += replay.out_of_term;
         self.floor = term;
+        let behind = replay.behind;
         let mut image = replay.image;
         image.bound_payloads(self.payload_bytes_max);
         let now_ms = self.clock.now(now).stamp.store_ms;
@@ -143,6 +144,7 @@ impl SlotLog {
         }
         self.hold = Hold::Held(Box::new(Held {
             term,
+            behind,
             last: term.sequence,
             number: 0,
             image,
@@ -155,7 +157,7 @@ impl SlotLog {
             purged_at: now.instant,
             purge_at: None,
         }));
-        self.news.push_back(LogNews::Claimed { slot: self.slot, term });
+        self.news.push_back(LogNews::Claimed { slot: self.slot, term, behind });
     }
 
     /// Claims again: the state of the log is unknown. Writes under way have failed.

@@ -280,7 +280,7 @@ fn a_claim_of_another_node_in_between_fences_before_the_slot_is_held_again() {
     bench.wait(LOG_APPEND_PATIENCE);
     let term = Term { generation: 0, sequence: by.sequence + 2 };
     let fenced = LogNews::Fenced { slot: SLOT, by, node: "b".into() };
-    assert_eq!(bench.news, [fenced, LogNews::Claimed { slot: SLOT, term }]);
+    assert_eq!(bench.news, [fenced, LogNews::Claimed { slot: SLOT, term, behind: by }]);
     // The load of the room without a write was answered before.
     let answers = bench.answers();
     assert!(matches!(answers[0], StoreAnswer::Loaded { .. }), "{answers:?}");
@@ -309,6 +309,27 @@ fn a_claim_of_another_node_before_the_own_term_fences_nobody() {
 }
 
 #[test]
+fn a_claim_names_the_last_other_claim_before_it_and_a_further_claim_tells_whether_one_came_between() {
+    let mut bench = Bench::new(u64::MAX);
+    let former = bench.put(Term::default(), 1, Content::Claim(node("b", 9)));
+    bench.order(&claim(Term::default()));
+    let first = claimed(&bench.news)[0];
+    assert_eq!(bench.news, [LogNews::Claimed { slot: SLOT, term: first, behind: former }]);
+    bench.news.clear();
+    bench.order(&LogOrder::Reclaim { slot: SLOT });
+    let second = Term { generation: 0, sequence: first.sequence + 1 };
+    assert_eq!(bench.news, [LogNews::Claimed { slot: SLOT, term: second, behind: former }]);
+    bench.news.clear();
+    // The claim of another node lives shorter than its renewals.
+    let by = bench.put(Term::default(), 5, Content::Claim(node("c", 3)));
+    bench.put(by, 6, Content::Renewal(node("c", 3)));
+    bench.order(&LogOrder::Reclaim { slot: SLOT });
+    let term = Term { generation: 0, sequence: by.sequence + 2 };
+    let fenced = LogNews::Fenced { slot: SLOT, by, node: "c".into() };
+    assert_eq!(bench.news, [fenced, LogNews::Claimed { slot: SLOT, term, behind: by }]);
+}
+
+#[test]
 fn a_claim_of_another_node_in_a_log_that_has_shrunk_fences_too() {
     let mut bench = Bench::new(u64::MAX);
     bench.log.gap = 1000;
@@ -323,7 +344,7 @@ fn a_claim_of_another_node_in_a_log_that_has_shrunk_fences_too() {
     bench.wait(LOG_APPEND_PATIENCE + SECOND);
     let fenced = LogNews::Fenced { slot: SLOT, by, node: "b".into() };
     let term = Term { generation: 1, sequence: 3 };
-    assert_eq!(bench.news, [fenced, LogNews::Claimed { slot: SLOT, term }]);
+    assert_eq!(bench.news, [fenced, LogNews::Claimed { slot: SLOT, term, behind: by }]);
 }
 
 #[test]
@@ -563,7 +584,11 @@ fn an_emptied_room_is_remembered_for_seven_days_by_every_home() {
 #[test]
 fn a_row_of_an_older_term_behind_a_newer_claim_is_counted_and_never_served() {
     let mut bench = Bench::held(u64::MAX);
-    let old = claimed(&[LogNews::Claimed { slot: SLOT, term: Term { generation: 0, sequence: 1 } }])[0];
+    let old = claimed(&[LogNews::Claimed {
+        slot: SLOT,
+        term: Term { generation: 0, sequence: 1 },
+        behind: Term::default(),
+    }])[0];
     bench.put(Term::default(), 1, Content::Claim(node("b", 9)));
     let message = message(1, MINUTE, b"late");
     let marks = Marks::of(EPOCH, bench.now.unix_ms, &message);

@@ -1,11 +1,14 @@
 //! A world of views over a bus that loses, delays, repeats and parts, with a linear log for each slot. The clocks of
 //! the nodes run at different speeds. Times of the world are microseconds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
+use crate::cluster::handover::HandOvers;
 use crate::limits::VIEW_INTERVAL;
 use crate::now::Now;
+
+mod handed;
 
 pub(super) const MS: u64 = 1000;
 pub(super) const S: u64 = 1000 * MS;
@@ -25,24 +28,57 @@ pub(super) struct Coverage {
     pub(super) releases: u64,
     pub(super) met_claims: u64,
     pub(super) shrunken: u64,
+    pub(super) handed: u64,
+    pub(super) declined: u64,
+    pub(super) resumed: u64,
+    pub(super) reclaims: u64,
+    /// Claims of an offer with another claim in between.
+    pub(super) void: u64,
 }
 
 #[derive(Debug, Clone)]
 pub(super) enum Message {
     Beat(Heartbeat),
     Claim(Claim),
+    Offer(Offer),
+    Declined { slot: Slot, attempt: u64, by: NodeName },
+}
+
+/// The offer of a slot, with the room that stands for all of its rooms.
+#[derive(Debug, Clone)]
+pub(super) struct Offer {
+    slot: Slot,
+    from: NodeName,
+    attempt: u64,
+    term: Term,
+    room: SimRoom,
+}
+
+/// A run and its last seq.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SimRoom {
+    run: u64,
+    seq: u64,
 }
 
 /// A request to the log, or its answer.
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    Claim { heard: Term },
-    Renew { held: Term, sent: Instant },
+    /// `former`: the term that the machine has held.
+    Claim {
+        heard: Term,
+        former: Option<Term>,
+    },
+    Renew {
+        held: Term,
+        sent: Instant,
+    },
 }
 
 #[derive(Debug, Clone)]
 enum News {
-    Claimed(Term),
+    /// The term, and that of the last claim of another node before.
+    Claimed(Term, Term),
     Proven(Instant),
     Fenced(Term, usize),
 }
@@ -71,6 +107,11 @@ enum Event {
     Retry {
         slot: Slot,
         epoch: u64,
+    },
+    /// The shards have said all rooms of a slot.
+    Packed {
+        slot: Slot,
+        attempt: u64,
     },
     Start,
     Resume,
@@ -101,6 +142,41 @@ pub(super) struct WorldNode {
     machines: Vec<Machine>,
     pub(super) standings: Vec<SlotStanding>,
     due_at: u64,
+    pub(super) handed: HandedRooms,
+}
+
+/// The part of a node in hand-overs.
+pub(super) struct HandedRooms {
+    pub(super) giving: HandOvers,
+    pub(super) is_giving: bool,
+    /// Slots whose rooms are paused.
+    paused: BTreeSet<Slot>,
+    /// The rooms of the slots that the node holds.
+    rooms: BTreeMap<Slot, SimRoom>,
+    /// Rooms of offers that the node has taken.
+    taking: BTreeMap<Slot, SimRoom>,
+    came: BTreeMap<Slot, SimRoom>,
+}
+
+impl HandedRooms {
+    fn new() -> Self {
+        Self {
+            giving: HandOvers::new(1),
+            is_giving: false,
+            paused: BTreeSet::new(),
+            rooms: BTreeMap::new(),
+            taking: BTreeMap::new(),
+            came: BTreeMap::new(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LoggedClaim {
+    term: Term,
+    by: usize,
+    life: u64,
+    at: u64,
 }
 
 pub(super) struct World {
@@ -123,7 +199,12 @@ pub(super) struct World {
     pub(super) failed: Option<Slot>,
     sequence: u64,
     /// Slot -> claims, oldest first.
-    claims: Vec<Vec<(Term, usize, u64)>>,
+    claims: Vec<Vec<LoggedClaim>>,
+    /// Slots that were handed over, or nearly.
+    moved: BTreeSet<Slot>,
+    runs: u64,
+    /// Slot, run and seq -> the node that has cut the batch.
+    batches: BTreeMap<(Slot, SimRoom), usize>,
     /// Slot -> nodes that order it, as bits, and the begin of an overlap.
     ordering: Vec<u8>,
     overlap_since: Vec<u64>,
@@ -153,6 +234,7 @@ impl World {
                     machines: vec![Machine::default(); SLOTS],
                     standings: vec![SlotStanding::default(); SLOTS],
                     due_at: 0,
+                    handed: HandedRooms::new(),
                 }
             })
             .collect();
@@ -174,6 +256,9 @@ impl World {
             failed: None,
             sequence: 0,
             claims: vec![Vec::new(); SLOTS],
+            moved: BTreeSet::new(),
+            runs: 0,
+            batches: BTreeMap::new(),
             ordering: vec![0; SLOTS],
             overlap_since: vec![0; SLOTS],
             last_home: vec![None; SLOTS],
@@ -222,7 +307,7 @@ impl World {
 
     fn take(&mut self, node: usize, life: u64, event: Event) {
         if let Event::Reach { slot, op, epoch } = event {
-            return self.reach(node, slot, op, epoch);
+            return self.reach(node, life, slot, op, epoch);
         }
         if life != self.nodes[node].life || !self.nodes[node].is_up && !matches!(event, Event::Start) {
             return;
@@ -234,7 +319,18 @@ impl World {
         let now = self.clock(node);
         match event {
             Event::Due if self.nodes[node].due_at > self.now => return,
-            Event::Due => self.nodes[node].view.due(now),
+            Event::Due => {
+                self.nodes[node].view.due(now);
+                self.hand_over_next(node, now);
+            }
+            Event::Packed { slot, attempt } => self.nodes[node].handed.giving.packed(slot, attempt, 0),
+            Event::Deliver(Message::Offer(offer)) => self.take_offer(node, offer, now),
+            Event::Deliver(Message::Declined { slot, attempt, by }) => {
+                let at = &mut self.nodes[node];
+                if let Some(by) = at.view.members.key_of(&by) {
+                    at.handed.giving.declined(by, slot, attempt, now);
+                }
+            }
             Event::Deliver(Message::Beat(beat)) => self.nodes[node].view.hear(&beat, now),
             Event::Deliver(Message::Claim(claim)) => {
                 let at = &mut self.nodes[node];
@@ -257,6 +353,7 @@ impl World {
             Event::Reach { .. } => unreachable!("taken above"),
         }
         self.drive(node);
+        self.cut(node);
     }
 
     fn answer(&mut self, node: usize, slot: Slot, news: &News, epoch: u64) {
@@ -268,10 +365,10 @@ impl World {
         self.log_slot(node, slot, || format!("{news:?}"));
         let machine = &mut self.nodes[node].machines[slot.index()];
         match news {
-            News::Claimed(term) => {
+            News::Claimed(term, behind) => {
                 machine.held = Some(*term);
                 machine.claiming = None;
-                self.nodes[node].view.claimed(slot, *term, now);
+                self.nodes[node].view.claimed(slot, *term, *behind, now);
             }
             News::Proven(sent) => self.nodes[node].view.proven(slot, *sent, now),
             News::Fenced(by, other) => {
@@ -320,9 +417,14 @@ impl World {
                     }
                 }
                 ViewWord::Met { .. } | ViewWord::Parted { .. } => self.log(node, || format!("{word:?}")),
+                ViewWord::Handed { slot } => {
+                    let at = &mut self.nodes[node].handed;
+                    at.came.extend(at.taking.remove(&slot).map(|room| (slot, room)));
+                }
                 ViewWord::NameTaken => panic!("no two processes have one name"),
             }
         }
+        self.take_hand_over_words(node);
         let wait = self.nodes[node].view.poll_deadline().saturating_duration_since(self.clock(node));
         let due = self.now + u64::try_from(wait.as_micros()).unwrap() * 1000 / self.nodes[node].speed + MS;
         self.nodes[node].due_at = due;
@@ -369,7 +471,8 @@ impl World {
     }
 
     fn claim(&mut self, node: usize, slot: Slot, heard: Term) {
-        self.ask_log(node, slot, Op::Claim { heard });
+        let former = self.nodes[node].machines[slot.index()].held;
+        self.ask_log(node, slot, Op::Claim { heard, former });
         let epoch = self.nodes[node].machines[slot.index()].epoch;
         self.at(self.now + S, node, Event::Retry { slot, epoch });
     }
@@ -387,7 +490,7 @@ impl World {
         self.at(time, node, Event::Reach { slot, op, epoch });
     }
 
-    fn reach(&mut self, node: usize, slot: Slot, op: Op, epoch: u64) {
+    fn reach(&mut self, node: usize, life: u64, slot: Slot, op: Op, epoch: u64) {
         if self.now < self.log_down_until {
             // Stored once there is a leader, or lost.
             if self.rng.bool() {
@@ -397,30 +500,35 @@ impl World {
         }
         let last = self.claims[slot.index()].last().copied();
         let news = match op {
-            Op::Claim { heard } => {
+            Op::Claim { heard, former } => {
                 self.sequence += 1;
                 let generation = heard.generation + u64::from(self.sequence <= heard.sequence);
                 let term = Term { generation, sequence: self.sequence };
-                let is_other = |(_, by, at): (Term, usize, u64)| by != node && self.now - at < 2 * S;
+                let is_other = |last: LoggedClaim| last.by != node && self.now - last.at < 2 * S;
                 self.coverage.two_claims += u64::from(last.is_some_and(is_other));
-                self.claims[slot.index()].push((term, node, self.now));
-                News::Claimed(term)
+                let claims = &mut self.claims[slot.index()];
+                let mut others = claims.iter().filter(|claim| claim.by != node || claim.life != life);
+                let behind = others.clone().map(|claim| claim.term).max().unwrap_or_default();
+                let between = others.rfind(|claim| former.is_some_and(|former| claim.term > former));
+                let fenced = between.map(|claim| News::Fenced(claim.term, claim.by));
+                claims.push(LoggedClaim { term, by: node, life, at: self.now });
+                fenced.unwrap_or(News::Claimed(term, behind))
             }
             Op::Renew { held, sent } => match last {
-                Some((term, by, _)) if term == held && by == node => News::Proven(sent),
-                Some((term, by, _)) if term > held => News::Fenced(term, by),
+                Some(LoggedClaim { term, by, .. }) if term == held && by == node => News::Proven(sent),
+                Some(LoggedClaim { term, by, .. }) if term > held => News::Fenced(term, by),
                 // The log has shrunk: the machine claims by itself.
                 _ => {
                     self.coverage.shrunken += 1;
                     if self.nodes[node].machines[slot.index()].epoch == epoch {
-                        self.ask_log(node, slot, Op::Claim { heard: held });
+                        self.ask_log(node, slot, Op::Claim { heard: held, former: Some(held) });
                     }
                     return;
                 }
             },
         };
         if self.nodes[node].reaches_log {
-            let load = if matches!(news, News::Claimed(_)) { 60 * MS } else { 2 * MS };
+            let load = if matches!(news, News::Claimed(..)) { 60 * MS } else { 2 * MS };
             let time = self.now + self.rng.u64(200..load);
             // An answer of a former life, or of a machine that was told otherwise, is not heard there.
             self.at(time, node, Event::Answer { slot, news, epoch });
@@ -440,6 +548,7 @@ impl World {
             }
             _ => {}
         }
+        self.stand_rooms(node, slot, former, standing);
         self.order(node, slot);
     }
 
@@ -498,6 +607,7 @@ impl World {
         at.view = View::new(own(&at.name, at.life), now);
         at.machines.fill(Machine::default());
         at.standings.fill(SlotStanding::default());
+        at.handed = HandedRooms::new();
     }
 
     pub(super) fn pause(&mut self, node: usize, time: u64) {
@@ -514,7 +624,7 @@ impl World {
         self.sequence = self.sequence * 9 / 10;
         let kept = self.sequence;
         for claims in &mut self.claims {
-            claims.retain(|(term, ..)| term.sequence <= kept);
+            claims.retain(|claim| claim.term.sequence <= kept);
         }
     }
 

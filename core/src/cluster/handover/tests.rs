@@ -1,0 +1,109 @@
+//! Facts of the hand-overs, and seeds of two homes over one log.
+
+use std::time::Duration;
+
+use super::*;
+use crate::now::Now;
+
+const TO: NodeKey = NodeKey(7);
+const TERM: Term = Term { generation: 0, sequence: 8 };
+const MS: Duration = Duration::from_millis(1);
+
+fn words(giving: &mut HandOvers) -> Vec<HandOverWord> {
+    std::iter::from_fn(|| giving.poll_word()).collect()
+}
+
+/// A hand-over of a slot that both shards have packed.
+fn offered(now: Instant) -> HandOvers {
+    let mut giving = HandOvers::new(2);
+    giving.begin(Slot(3), TO, TERM, now);
+    giving.packed(Slot(3), 1, 0);
+    assert_eq!(words(&mut giving), [HandOverWord::Pack { slot: Slot(3), to: TO, attempt: 1 }]);
+    giving.packed(Slot(3), 1, 1);
+    assert_eq!(words(&mut giving), [HandOverWord::Offer { slot: Slot(3), to: TO, attempt: 1, term: TERM }]);
+    giving
+}
+
+fn standing(home: SlotHome, sequence: u64) -> SlotStanding {
+    SlotStanding { home, term: Term { generation: 0, sequence } }
+}
+
+#[test]
+fn a_slot_is_offered_once_each_shard_has_said_its_rooms_and_given_with_the_claim_of_the_next_home() {
+    let now = Now::made_up().instant;
+    let mut giving = offered(now);
+    assert!(giving.stands(Slot(3), standing(SlotHome::There(TO), 9), now));
+    giving.due(now + HAND_OVER_AGE_MAX);
+    assert_eq!(words(&mut giving), [HandOverWord::End { slot: Slot(3) }]);
+    assert!(giving.may_begin(Slot(3), now));
+}
+
+#[test]
+fn a_few_slots_are_on_their_way_at_the_same_time() {
+    let now = Now::made_up().instant;
+    let mut giving = HandOvers::new(1);
+    for slot in 0..4 {
+        assert!(giving.may_begin(Slot(slot), now) && giving.has_place());
+        giving.begin(Slot(slot), TO, TERM, now);
+        assert!(!giving.may_begin(Slot(slot), now));
+    }
+    assert!(!giving.has_place() && !giving.may_begin(Slot(9), now));
+}
+
+#[test]
+fn before_the_offer_a_late_hand_over_goes_on_at_once_and_rests() {
+    let now = Now::made_up().instant;
+    let mut giving = HandOvers::new(1);
+    giving.begin(Slot(3), TO, TERM, now);
+    giving.due(now + HAND_OVER_PACK_AGE_MAX - MS);
+    assert_eq!(words(&mut giving).len(), 1);
+    let late = now + HAND_OVER_PACK_AGE_MAX;
+    giving.due(late);
+    assert_eq!(words(&mut giving), [HandOverWord::Resume { slot: Slot(3) }]);
+    giving.packed(Slot(3), 1, 0);
+    assert_eq!(words(&mut giving), [], "a late word of a shard");
+    assert!(!giving.may_begin(Slot(3), late) && giving.may_begin(Slot(3), late + HAND_OVER_RETRY));
+}
+
+#[test]
+fn behind_the_offer_the_home_claims_by_itself_before_it_goes_on() {
+    let now = Now::made_up().instant;
+    let mut giving = offered(now);
+    giving.due(now + HAND_OVER_AGE_MAX);
+    assert_eq!(words(&mut giving), [HandOverWord::Reclaim { slot: Slot(3) }]);
+    giving.declined(TO, Slot(3), 1, now);
+    assert_eq!(words(&mut giving), [], "the log alone decides");
+    assert!(!giving.stands(Slot(3), standing(SlotHome::Here, 9), now));
+    assert_eq!(words(&mut giving), [HandOverWord::Resume { slot: Slot(3) }]);
+}
+
+#[test]
+fn another_claim_ends_the_hand_over_and_it_is_given_to_nobody() {
+    let now = Now::made_up().instant;
+    let mut giving = offered(now);
+    assert!(!giving.stands(Slot(3), standing(SlotHome::There(NodeKey(1)), 9), now));
+    assert_eq!(words(&mut giving), [HandOverWord::End { slot: Slot(3) }]);
+}
+
+#[test]
+fn a_home_that_declines_leaves_the_slot_where_it_is() {
+    let now = Now::made_up().instant;
+    let mut giving = offered(now);
+    giving.declined(NodeKey(1), Slot(3), 1, now);
+    giving.declined(TO, Slot(3), 2, now);
+    assert_eq!(words(&mut giving), [], "words about another offer");
+    giving.declined(TO, Slot(3), 1, now);
+    assert_eq!(words(&mut giving), [HandOverWord::Resume { slot: Slot(3) }]);
+}
+
+#[test]
+fn a_lost_node_ends_its_hand_overs_as_silence_does() {
+    let now = Now::made_up().instant;
+    let mut giving = offered(now);
+    giving.begin(Slot(4), TO, TERM, now);
+    giving.begin(Slot(5), NodeKey(1), TERM, now);
+    words(&mut giving);
+    giving.lost(TO, now);
+    let ended = [HandOverWord::Reclaim { slot: Slot(3) }, HandOverWord::Resume { slot: Slot(4) }];
+    assert_eq!(words(&mut giving), ended);
+}
