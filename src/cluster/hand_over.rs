@@ -24,8 +24,6 @@ pub(super) struct HandOverDesk {
     taking: BTreeMap<Slot, SlotArrival>,
     /// Slot -> the offer of a slot that stands here next.
     came: BTreeMap<Slot, SlotArrival>,
-    /// True: the slots of this node are handed over, one after another.
-    is_giving: bool,
     slots: Arc<Slots>,
 }
 
@@ -36,19 +34,13 @@ pub(super) struct Moving<'a> {
 }
 
 impl HandOverDesk {
-    pub(super) fn new(shards: usize, slots: Arc<Slots>) -> Self {
-        Self {
-            giving: HandOvers::new(shards),
-            taking: BTreeMap::new(),
-            came: BTreeMap::new(),
-            is_giving: false,
-            slots,
-        }
+    pub(super) fn new(shards: usize, slots: Arc<Slots>, now: Instant) -> Self {
+        Self { giving: HandOvers::new(shards, now), taking: BTreeMap::new(), came: BTreeMap::new(), slots }
     }
 
     /// Hands over all slots from now on.
     pub(super) fn give_all(&mut self) {
-        self.is_giving = true;
+        self.giving.give_all();
     }
 
     /// True if no slot is left that another node could take.
@@ -70,15 +62,8 @@ impl HandOverDesk {
             self.hear(&heard, moving, now);
         }
         self.giving.due(now.instant);
-        if self.is_giving && self.giving.has_place() {
-            let next: Vec<_> = moving.tenure.view.to_hand_over().collect();
-            for (slot, to, term) in next {
-                if self.giving.may_begin(slot, now.instant) {
-                    moving.tenure.view.give(slot, to);
-                    self.slots.leave(slot);
-                    self.giving.begin(slot, to, term, now.instant);
-                }
-            }
+        for slot in self.giving.begin_next(&mut moving.tenure.view, now.instant) {
+            self.slots.leave(slot);
         }
         self.take_words(moving, now);
     }

@@ -342,7 +342,7 @@ impl ClusterShell {
         });
         let subjects = Subjects::new(&config.name, name.clone());
         let own = OwnNode { name, incarnation, shards, dead_after: config.dead_after };
-        let hand_overs = HandOverDesk::new(ways.len(), Arc::clone(&slots));
+        let hand_overs = HandOverDesk::new(ways.len(), Arc::clone(&slots), now);
         let quotas = QuotaDesk::new(&own, &config.region, Arc::clone(&slots), meters, now);
         Self {
             login,

@@ -1,4 +1,5 @@
-//! The hand-overs of a node that drains: the slots on their way to their next homes, a few at a time.
+//! The hand-overs of a node: the slots on their way to their next homes. A node that drains gives all its slots, a few
+//! at a time. Another one gives slots that a different node should hold: one in each `BALANCE_INTERVAL`.
 //!
 //! ```text
 //! packing ── all rooms are said ──▶ offered ── claim of the next home ──▶ given
@@ -18,8 +19,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
+use super::view::View;
 use super::{NodeKey, Slot, SlotHome, SlotStanding, Term};
-use crate::limits::{HAND_OVER_AGE_MAX, HAND_OVER_PACK_AGE_MAX, HAND_OVER_RETRY, HAND_OVERS_MAX};
+use crate::limits::{
+    BALANCE_INTERVAL, HAND_OVER_AGE_MAX, HAND_OVER_PACK_AGE_MAX, HAND_OVER_RETRY, HAND_OVERS_MAX,
+};
 
 /// A word of the hand-overs to their node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,10 @@ pub struct HandOvers {
     /// Slots whose last hand-over was given up, with the moment of the next one.
     resting: BTreeMap<Slot, Instant>,
     attempts: u64,
+    /// True: the slots of this node are handed over, one after another.
+    gives_all: bool,
+    /// The next look for a slot that another node should hold.
+    balance_at: Instant,
     words: VecDeque<HandOverWord>,
 }
 
@@ -103,25 +111,58 @@ impl HandOver {
 impl HandOvers {
     /// No hand-overs, of a node of so many shards.
     #[must_use]
-    pub fn new(shards: usize) -> Self {
-        Self { shards, slots: BTreeMap::new(), resting: BTreeMap::new(), attempts: 0, words: VecDeque::new() }
+    pub fn new(shards: usize, now: Instant) -> Self {
+        Self {
+            shards,
+            slots: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            attempts: 0,
+            gives_all: false,
+            balance_at: now + BALANCE_INTERVAL,
+            words: VecDeque::new(),
+        }
     }
 
-    /// True if a further hand-over may begin.
-    #[must_use]
-    pub fn has_place(&self) -> bool {
+    /// Hands over all slots from now on: the node drains.
+    pub fn give_all(&mut self) {
+        self.gives_all = true;
+    }
+
+    /// Begins the hand-overs whose time has come. Returns their slots.
+    pub fn begin_next(&mut self, view: &mut View, now: Instant) -> Vec<Slot> {
+        let mut begun = Vec::new();
+        if !self.has_place() {
+            return begun;
+        }
+        let next: Vec<_> = if self.gives_all {
+            view.to_hand_over().collect()
+        } else if self.balance_at <= now {
+            self.balance_at = now + BALANCE_INTERVAL;
+            view.to_balance(now).filter(|(slot, ..)| self.may_begin(*slot, now)).take(1).collect()
+        } else {
+            return begun;
+        };
+        for (slot, to, term) in next {
+            if self.may_begin(slot, now) {
+                view.give(slot, to);
+                self.begin(slot, to, term, now);
+                begun.push(slot);
+            }
+        }
+        begun
+    }
+
+    fn has_place(&self) -> bool {
         self.slots.len() < HAND_OVERS_MAX
     }
 
-    /// True if a hand-over of this slot may begin.
-    #[must_use]
-    pub fn may_begin(&self, slot: Slot, now: Instant) -> bool {
+    fn may_begin(&self, slot: Slot, now: Instant) -> bool {
         let is_resting = self.resting.get(&slot).is_some_and(|until| now < *until);
         self.has_place() && !self.slots.contains_key(&slot) && !is_resting
     }
 
     /// Begins to hand a slot over, which this node holds under `term`.
-    pub fn begin(&mut self, slot: Slot, to: NodeKey, term: Term, now: Instant) {
+    fn begin(&mut self, slot: Slot, to: NodeKey, term: Term, now: Instant) {
         self.attempts += 1;
         let attempt = self.attempts;
         let stage = HandOverStage::Packing((0..self.shards).collect());
@@ -185,7 +226,13 @@ impl HandOvers {
     /// The moment of the next [`HandOvers::due`].
     #[must_use]
     pub fn poll_deadline(&self) -> Option<Instant> {
-        self.slots.values().filter_map(HandOver::until).chain(self.resting.values().copied()).min()
+        let balance = (!self.gives_all).then_some(self.balance_at);
+        self.slots
+            .values()
+            .filter_map(HandOver::until)
+            .chain(self.resting.values().copied())
+            .chain(balance)
+            .min()
     }
 
     /// The next word, in order.

@@ -436,16 +436,31 @@ impl Members {
         scored.into_iter().map(|(_, node)| node).collect()
     }
 
+    /// The nodes that may take slots of this node: a hand-over needs a link.
+    fn linked_takers(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
+        self.takers().filter(|(_, peer)| spoken(NODE_VERSION, peer.version).is_some())
+    }
+
     /// True if another node that has a link to this one may take slots.
     pub(super) fn has_taker(&self) -> bool {
-        self.takers().any(|(_, peer)| peer.version == NODE_VERSION)
+        self.linked_takers().next().is_some()
     }
 
     /// The first choice for a slot among the others that have a link to this node.
     pub(super) fn taker_of(&self, slot: Slot) -> Option<NodeKey> {
-        let takers = self.takers().filter(|(_, peer)| peer.version == NODE_VERSION);
-        let scored = takers.map(|(name, peer)| (rendezvous::score(name, slot, peer.load.shards), peer.key));
-        scored.max_by(|one, other| one.0.total_cmp(&other.0)).map(|(_, key)| key)
+        self.scored_taker(slot).map(|(_, key)| key)
+    }
+
+    /// The first choice for a slot, if it is not this node, and has a link to it.
+    pub(super) fn better_taker_of(&self, slot: Slot) -> Option<NodeKey> {
+        let own = rendezvous::score(&self.own.name, slot, self.own.shards);
+        self.scored_taker(slot).filter(|(score, _)| *score > own).map(|(_, key)| key)
+    }
+
+    fn scored_taker(&self, slot: Slot) -> Option<(f64, NodeKey)> {
+        let scored =
+            |(name, peer): (&NodeName, &Peer)| (rendezvous::score(name, slot, peer.load.shards), peer.key);
+        self.linked_takers().map(scored).max_by(|one, other| one.0.total_cmp(&other.0))
     }
 
     /// True if this node comes before all living nodes in the order of a slot.

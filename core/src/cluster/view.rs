@@ -18,8 +18,8 @@ use super::members::{MemberWord, Members, OwnNode, Peer};
 use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NODE_VERSION_OLDEST, NodeLoad, NodeName};
 use super::{NodeKey, SLOTS, Slot, SlotHome, SlotStanding, Term};
 use crate::limits::{
-    BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX, LOOK_AGE_MAX,
-    RENEWAL_INTERVAL, RENEWAL_INTERVAL_MAX, RIGHT_AGE_MAX, SETTLED_AFTER, VIEW_INTERVAL,
+    BALANCE_CALM_AGE, BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX,
+    LOOK_AGE_MAX, RENEWAL_INTERVAL, RENEWAL_INTERVAL_MAX, RIGHT_AGE_MAX, SETTLED_AFTER, VIEW_INTERVAL,
 };
 
 /// A word of the view to its node.
@@ -92,6 +92,8 @@ pub struct View {
     /// By slot.
     seats: Vec<SlotSeat>,
     stage: NodeStage,
+    /// The last moment at which a node came or went.
+    members_changed: Instant,
     next_beat: Instant,
     next_look: Instant,
     words: VecDeque<ViewWord>,
@@ -181,6 +183,7 @@ impl View {
             members: Members::new(own, now),
             seats: vec![seat; SLOTS],
             stage: NodeStage::Serving,
+            members_changed: now,
             next_beat: now,
             next_look: now,
             words: VecDeque::new(),
@@ -316,10 +319,27 @@ impl View {
     /// The slots that this node hands over while it drains, each with its next home and the term of this node.
     pub fn to_hand_over(&self) -> impl Iterator<Item = (Slot, NodeKey, Term)> {
         let is_draining = self.stage == NodeStage::Draining;
-        let held = Slot::all().zip(&self.seats).filter(move |_| is_draining);
-        held.filter_map(|(slot, seat)| match seat.own {
+        let given = self.givable().filter(move |_| is_draining);
+        given.filter_map(|(slot, term)| Some((slot, self.members.taker_of(slot)?, term)))
+    }
+
+    /// The slots that another node should hold, each with that node and the term of this one. None soon after a node
+    /// came or went: it may be back, or gone, in a moment.
+    pub fn to_balance(&self, now: Instant) -> impl Iterator<Item = (Slot, NodeKey, Term)> {
+        let Outlook { has_echo, hears_all, .. } = self.outlook(now);
+        let is_calm = self.stage == NodeStage::Serving
+            && has_echo
+            && hears_all
+            && now.saturating_duration_since(self.members_changed) >= BALANCE_CALM_AGE;
+        let given = self.givable().filter(move |_| is_calm);
+        given.filter_map(|(slot, term)| Some((slot, self.members.better_taker_of(slot)?, term)))
+    }
+
+    /// The slots that are without doubt here, each with its term.
+    fn givable(&self) -> impl Iterator<Item = (Slot, Term)> {
+        Slot::all().zip(&self.seats).filter_map(|(slot, seat)| match seat.own {
             Own::Held(Hold { term, frozen: None, .. }) if seat.giving.is_none() && seat.term == term => {
-                Some((slot, self.members.taker_of(slot)?, term))
+                Some((slot, term))
             }
             Own::Held(_) | Own::Claiming(_) | Own::Not => None,
         })
@@ -500,6 +520,9 @@ impl View {
     /// Takes over words about members, and has all slots follow.
     fn take_members(&mut self, now: Instant) {
         while let Some(word) = self.members.poll_word() {
+            if matches!(word, MemberWord::Met { .. } | MemberWord::Parted { .. }) {
+                self.members_changed = now;
+            }
             let word = match word {
                 MemberWord::Met { node, incarnation, version } => {
                     ViewWord::Met { node, incarnation, version }

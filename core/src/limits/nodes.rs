@@ -196,6 +196,10 @@ pub const ROUTES_MAX: usize = 16 * KIB;
 /// Longest region of a route, in bytes. Above: 400.
 pub const REGION_BYTES_MAX: usize = 32;
 
+/// Time without a change of members before slots move to the nodes that should hold them. Earlier: they stay.
+pub const BALANCE_CALM_AGE: Duration = Duration::from_secs(30);
+/// Interval in which a node hands over one slot that another node should hold. Earlier: the others wait for their turn.
+pub const BALANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Slots that a node hands over at the same time. Above: the others wait for their turn.
 pub const HAND_OVERS_MAX: usize = 4;
 /// Time in which the rooms of a slot settle before a hand-over. Later: the hand-over is given up, and the home goes on.

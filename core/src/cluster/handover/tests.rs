@@ -15,7 +15,7 @@ fn words(giving: &mut HandOvers) -> Vec<HandOverWord> {
 
 /// A hand-over of a slot that both shards have packed.
 fn offered(now: Instant) -> HandOvers {
-    let mut giving = HandOvers::new(2);
+    let mut giving = HandOvers::new(2, now);
     giving.begin(Slot(3), TO, TERM, now);
     giving.packed(Slot(3), 1, 0);
     assert_eq!(words(&mut giving), [HandOverWord::Pack { slot: Slot(3), to: TO, attempt: 1 }]);
@@ -41,7 +41,7 @@ fn a_slot_is_offered_once_each_shard_has_said_its_rooms_and_given_with_the_claim
 #[test]
 fn a_few_slots_are_on_their_way_at_the_same_time() {
     let now = Now::made_up().instant;
-    let mut giving = HandOvers::new(1);
+    let mut giving = HandOvers::new(1, now);
     for slot in 0..4 {
         assert!(giving.may_begin(Slot(slot), now) && giving.has_place());
         giving.begin(Slot(slot), TO, TERM, now);
@@ -53,7 +53,7 @@ fn a_few_slots_are_on_their_way_at_the_same_time() {
 #[test]
 fn before_the_offer_a_late_hand_over_goes_on_at_once_and_rests() {
     let now = Now::made_up().instant;
-    let mut giving = HandOvers::new(1);
+    let mut giving = HandOvers::new(1, now);
     giving.begin(Slot(3), TO, TERM, now);
     giving.due(now + HAND_OVER_PACK_AGE_MAX - MS);
     assert_eq!(words(&mut giving).len(), 1);

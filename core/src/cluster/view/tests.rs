@@ -121,6 +121,37 @@ fn a_node_that_drains_hands_its_slots_over_in_the_same_runs() {
 }
 
 #[test]
+fn slots_move_to_a_node_that_stays_one_by_one_and_in_the_same_runs() {
+    let mut world = calm(3);
+    world.say_goodbye(1);
+    world.run_until(S, |world| world.homeless().is_empty());
+    world.start_at(1, world.now);
+    // What nobody had claimed meanwhile.
+    world.run(world.now + 29 * S);
+    let first = world.count(1, SlotHome::Here);
+    assert_eq!(world.coverage.handed, 0);
+    let mut held = first;
+    while held < 70 {
+        world.run(world.now + 3 * S);
+        let next = world.count(1, SlotHome::Here);
+        // Two nodes give, each a slot a second; their clocks are fast, or the last claim comes late.
+        assert!(next <= held + 8, "{held}, {next}");
+        assert!(world.now < 200 * S, "{held} of about 85 slots have moved, from {first} on");
+        held = next;
+    }
+    // A third of them have their first choice at each node, and then nothing moves any more.
+    world.run(world.now + 60 * S);
+    let (handed, freezes) = (world.coverage.handed, world.coverage.freezes);
+    world.run(world.now + 30 * S);
+    assert_eq!((world.coverage.handed, freezes), (handed, 0));
+    for slot in Slot::all() {
+        let first = world.nodes[0].view.members.order_of(slot, true)[0];
+        let stands = world.nodes[0].view.seats[slot.index()].standing.home;
+        assert_eq!(stands, first.map_or(SlotHome::Here, SlotHome::There), "{slot:?}");
+    }
+}
+
+#[test]
 fn a_restarted_process_takes_over_its_own_share_and_leaves_the_rest_alone() {
     let mut world = calm(3);
     let held = world.count(1, SlotHome::Here);
@@ -358,7 +389,7 @@ fn a_run_has_one_order_whatever_becomes_of_its_hand_overs() {
         world.run(3 * S);
         for _ in 0..3 {
             let node = world.rng.usize(0..world.nodes.len());
-            if world.nodes.iter().all(|node| node.is_up && !node.handed.is_giving) {
+            if world.nodes.iter().all(|node| node.is_up && node.view.stage == NodeStage::Serving) {
                 world.drain(node);
             }
             let pause = world.rng.u64(20 * MS..400 * MS);

@@ -148,7 +148,6 @@ pub(super) struct WorldNode {
 /// The part of a node in hand-overs.
 pub(super) struct HandedRooms {
     pub(super) giving: HandOvers,
-    pub(super) is_giving: bool,
     /// Slots whose rooms are paused.
     paused: BTreeSet<Slot>,
     /// The rooms of the slots that the node holds.
@@ -159,10 +158,9 @@ pub(super) struct HandedRooms {
 }
 
 impl HandedRooms {
-    fn new() -> Self {
+    fn new(now: Instant) -> Self {
         Self {
-            giving: HandOvers::new(1),
-            is_giving: false,
+            giving: HandOvers::new(1, now),
             paused: BTreeSet::new(),
             rooms: BTreeMap::new(),
             taking: BTreeMap::new(),
@@ -234,7 +232,7 @@ impl World {
                     machines: vec![Machine::default(); SLOTS],
                     standings: vec![SlotStanding::default(); SLOTS],
                     due_at: 0,
-                    handed: HandedRooms::new(),
+                    handed: HandedRooms::new(base),
                 }
             })
             .collect();
@@ -607,7 +605,7 @@ impl World {
         at.view = View::new(own(&at.name, at.life), now);
         at.machines.fill(Machine::default());
         at.standings.fill(SlotStanding::default());
-        at.handed = HandedRooms::new();
+        at.handed = HandedRooms::new(now);
     }
 
     pub(super) fn pause(&mut self, node: usize, time: u64) {

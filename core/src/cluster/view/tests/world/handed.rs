@@ -9,22 +9,13 @@ impl World {
     pub(in crate::cluster::view::tests) fn drain(&mut self, node: usize) {
         let now = self.clock(node);
         self.nodes[node].view.drain(now);
-        self.nodes[node].handed.is_giving = true;
+        self.nodes[node].handed.giving.give_all();
     }
 
     pub(super) fn hand_over_next(&mut self, node: usize, now: Instant) {
         let at = &mut self.nodes[node];
         at.handed.giving.due(now);
-        if !at.handed.is_giving {
-            return;
-        }
-        let next: Vec<_> = at.view.to_hand_over().collect();
-        for (slot, to, term) in next {
-            if at.handed.giving.may_begin(slot, now) {
-                at.view.give(slot, to);
-                at.handed.giving.begin(slot, to, term, now);
-            }
-        }
+        at.handed.giving.begin_next(&mut at.view, now);
     }
 
     pub(super) fn take_hand_over_words(&mut self, node: usize) {
