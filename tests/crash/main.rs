@@ -15,6 +15,7 @@ mod support;
 mod full;
 mod homes;
 mod ledger;
+mod rolling;
 mod viewer;
 
 use std::collections::BTreeMap;

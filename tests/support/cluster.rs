@@ -3,6 +3,7 @@
 //! Without a nats-server on this machine there is no cluster, and the test that wants one says so.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Command;
 
 use futures_util::future::join_all;
@@ -15,6 +16,8 @@ use super::{Door, Doors, Process, until};
 
 /// Rooms whose homes are asked for, so many that they lie in most slots of a node.
 const ROOMS_ASKED: usize = 64;
+/// The build under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_roomcast");
 /// Shards of each node.
 const SHARDS: usize = 2;
 
@@ -50,7 +53,7 @@ impl Cluster {
     ) -> Option<Self> {
         let servers = NatsServers::start(test, servers).await?;
         let nats = servers.toml();
-        let starting = (0..nodes).map(|node| servers.node(node, None, &nats, settings));
+        let starting = (0..nodes).map(|node| servers.node(node, &nats, settings));
         let nodes: Vec<Process> = join_all(starting).await;
         Some(Self { settings, ..Box::pin(Self::of(servers, nodes, Vec::new())).await })
     }
@@ -60,7 +63,7 @@ impl Cluster {
         let servers = NatsServers::start(test, 1).await?;
         let ways = join_all((0..nodes).map(|_| Way::to(servers.clients()[0]))).await;
         let urls: Vec<String> = ways.iter().map(|way| format!("[\"nats://{}\"]", way.address)).collect();
-        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, None, nats, &[]));
+        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, nats, &[]));
         let nodes: Vec<Process> = join_all(starting).await;
         Some(Box::pin(Self::of(servers, nodes, ways)).await)
     }
@@ -115,11 +118,17 @@ impl Cluster {
         assert_eq!(process.exit_code().await, Some(0), "node {node}");
     }
 
-    /// Starts a killed node again, on its doors.
+    /// Starts a node that has ended again, on its doors.
     pub(crate) async fn restart(&mut self, node: usize) {
+        self.restart_as(Path::new(BINARY), node).await;
+    }
+
+    /// As [`Cluster::restart`], from another build.
+    pub(crate) async fn restart_as(&mut self, binary: &Path, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");
         let nats = self.servers.toml();
-        self.nodes[node] = Some(self.servers.node(node, Some(self.doors[node]), &nats, self.settings).await);
+        let on = Some(self.doors[node]);
+        self.nodes[node] = Some(self.servers.node_of(binary, node, on, &nats, self.settings).await);
     }
 
     /// The number of the node that orders a room, by the route that the node `at` tells.
@@ -188,11 +197,23 @@ impl NatsServers {
         }
     }
 
-    /// Starts a node of the cluster, on free ports or on these doors. `nats`: the value of `cluster.nats`.
-    async fn node(&self, number: usize, on: Option<Doors>, nats: &str, settings: Settings) -> Process {
+    /// Starts a node of the cluster, on free ports. `nats`: the value of `cluster.nats`.
+    async fn node(&self, number: usize, nats: &str, settings: Settings) -> Process {
+        self.node_of(Path::new(BINARY), number, None, nats, settings).await
+    }
+
+    /// Starts a node from this build, on free ports or on these doors.
+    async fn node_of(
+        &self,
+        binary: &Path,
+        number: usize,
+        on: Option<Doors>,
+        nats: &str,
+        settings: Settings,
+    ) -> Process {
         let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
-        let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        let mut command = Command::new(binary);
         command
             .args([
                 "--viewer-listen",
