@@ -307,13 +307,13 @@ impl Drop for Server {
     }
 }
 
-/// Says goodbye to the devices of a node, and hands its slots over. First the devices: nobody could count off members
-/// of this node at the next homes of their rooms. `left`: the time for both.
+/// Says goodbye to the devices of a node, and hands its slots over. First the devices: rooms without members here are
+/// small words to their next homes. `left`: the time for both.
 async fn hand_over(node: &Node, cluster: &ClusterHandle, left: Duration) {
     if timeout(FAREWELL_AGE_MAX.min(left / 2), node.shards.part_with_devices()).await.is_err() {
         warn!(
             connections = node.seats.taken(),
-            "devices are slow to go; rooms with them are not handed over"
+            "devices are slow to go; their rooms are handed over with them"
         );
     }
     let began = clock::now().instant;

@@ -31,7 +31,7 @@ use super::shown::LinkLag;
 use super::wire::HandOverSaid;
 use crate::metrics::tally::LinkTally;
 use crate::shard::lane::{Delivery, HomeSaid};
-use crate::shard::ways::{FromNode, NodeWord, ToNode, WayOut};
+use crate::shard::ways::{FromNode, NodeWord, OWN_PLACE, ToNode, WayOut};
 use roomcast_core::cluster::link::{BadMessage, LinkEnds, LinkMessage};
 use roomcast_core::cluster::{NodeKey, Slot, node_of_place};
 use roomcast_core::limits::{EXCHANGE_PUMP_INTERVAL, EXCHANGE_TURN_WORDS_MAX, LINKS_PARTED_MAX};
@@ -92,6 +92,8 @@ pub(super) struct SlotPacked {
     pub(super) shard: usize,
     pub(super) slot: Slot,
     pub(super) attempt: u64,
+    /// False: a room has to begin another run at the next home.
+    pub(super) is_whole: bool,
 }
 
 /// The last generation of a link that has ended.
@@ -249,8 +251,8 @@ impl Exchange {
         if matches!(word, NodeWord::ResetTaken) {
             return self.shards.reset_taken(shard, node);
         }
-        if let NodeWord::Packed { slot, attempt } = word {
-            return self.packed.push_back(SlotPacked { shard, slot, attempt });
+        if let NodeWord::Packed { slot, attempt, is_whole } = word {
+            return self.packed.push_back(SlotPacked { shard, slot, attempt, is_whole });
         }
         let mut word = word;
         if let NodeWord::Room { state, .. } = &mut word {
@@ -277,6 +279,10 @@ impl Exchange {
     /// Names the places of a room by the lives of their nodes. The members of a node without a link are in no place.
     fn place_everywhere(&self, state: &mut RoomState) {
         for place in &mut state.places {
+            if place.incarnation == OWN_PLACE {
+                place.incarnation = self.plan.incarnation;
+                continue;
+            }
             let node = usize::try_from(place.incarnation).ok().and_then(node_of_place);
             place.incarnation = node.and_then(|node| self.peers.get(&node)).map_or(0, Peer::incarnation);
         }

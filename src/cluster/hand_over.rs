@@ -55,8 +55,9 @@ impl HandOverDesk {
 
     /// Takes what shards and other nodes have said, begins further hand-overs, and gives up late ones.
     pub(super) fn turn(&mut self, moving: &mut Moving<'_>, now: Now) {
-        while let Some(SlotPacked { shard, slot, attempt }) = moving.exchange.poll_packed() {
-            self.giving.packed(slot, attempt, shard);
+        while let Some(packed) = moving.exchange.poll_packed() {
+            let SlotPacked { shard, slot, attempt, is_whole } = packed;
+            self.giving.packed(slot, attempt, shard, is_whole, now.instant);
         }
         while let Some(heard) = moving.exchange.poll_offer() {
             self.hear(&heard, moving, now);

@@ -80,8 +80,8 @@ pub(crate) enum HomeSaid {
     Closed,
     /// Another home orders the room from now on, or will: members join again, on the same connection.
     Moved,
-    /// The home hands the room over. A branch answers with [`SegmentSaid::Paused`]; no segment hears this word, nor
-    /// the next two.
+    /// The home hands the room over. A branch answers with [`SegmentSaid::Paused`], and a segment of the home's node
+    /// with [`SegmentSaid::Enrolled`]. No segment hears the next two words.
     Pause {
         /// The number of the attempt, which the answer repeats.
         attempt: u64,

@@ -113,7 +113,7 @@ impl<S: Socket> Shard<S> {
             Drain::Flushing => self.homes.flush_all(now),
             Drain::No | Drain::Farewell => self.homes.take_due_rooms(now),
         };
-        self.homes.pack_rooms(now);
+        self.pack_rooms(now);
         // Before the passes, so that a batch leaves in the turn that cut it.
         self.exchange(now);
         let nodes = self.homes.nodes.as_ref();

@@ -154,7 +154,8 @@ impl<S: Socket> Shard<S> {
         };
         let home = nodes.home_of(&control.room);
         let is_join = matches!(control.said, SegmentSaid::Join(_));
-        if home == SlotHome::Here || (home == SlotHome::Frozen && !is_join) {
+        let is_own = home == SlotHome::Here || (home == SlotHome::Frozen && !is_join);
+        if is_own && (is_join || !self.homes.is_stood_in(&control.room)) {
             self.homes.take_control(shard, control, now);
         } else {
             branches.is_overloaded = nodes.is_overloaded();
@@ -195,12 +196,22 @@ impl<S: Socket> Shard<S> {
             }
             FromNode::Lapsed { node, room, run, seq } => self.homes.lapsed(node, &room, run, seq, now),
             FromNode::HandOver { slot, to, attempt } => self.homes.hand_over(slot, to, attempt),
-            FromNode::Resume { slot } => self.homes.resume(slot, now),
+            FromNode::Resume { slot } => {
+                self.homes.resume(slot, |room, run| branches.hand_in(room, run), now);
+            }
             FromNode::Arrived { node, slot, attempt, state } => {
                 self.homes.arrive(SlotArrival { node, attempt }, slot, state, now);
             }
         }
         self.send_words(now);
+    }
+
+    /// Goes on with the rooms that are handed over. A branch stands in for each room with members here.
+    pub(super) fn pack_rooms(&mut self, now: Now) {
+        self.homes.pack_rooms(now);
+        while let (Some(branches), Some((room, out))) = (&mut self.branches, self.homes.poll_handed_out()) {
+            branches.stand_in(room, out, now);
+        }
     }
 
     /// Takes all words of other nodes that are there: the rooms of a slot come before its standing.
@@ -266,6 +277,9 @@ impl<S: Socket> Shard<S> {
         if turns.iter().any(Option::is_some) {
             self.homes.turn_slots(|room| turns[slots.of(room).index()], now);
             self.homes.forget_leaving(|slot| turns[slot.index()] == Some(SlotTurn::Lose));
+        }
+        while let (Some(branches), Some((room, run))) = (&mut self.branches, self.homes.poll_parted()) {
+            branches.part(&room, run, &mut self.homes.lanes, now);
         }
         came.into_iter().for_each(|(slot, from)| self.adopt_rooms(slot, from, now));
         let moved = |room: &RoomName| {

@@ -50,6 +50,8 @@ pub(crate) enum NodeWord {
         slot: Slot,
         /// The number of the attempt.
         attempt: u64,
+        /// False: a room has to begin another run at the next home.
+        is_whole: bool,
     },
 }
 

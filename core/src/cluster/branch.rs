@@ -23,7 +23,7 @@ use crate::limits::{NO_HOME_AGE_MAX, NODE_JOIN_AGE_MAX, SEGMENT_QUEUED_MAX};
 use crate::room::id::{Encoding, Epoch, Run, Seq};
 use crate::room::{CarryWant, Census, Departure, Join, RefreshWant, SegmentSaid, WriteCost};
 
-pub use self::pause::HandedIn;
+pub use self::pause::{HandedIn, HandedOut};
 
 /// The place of a word that no segment has said.
 const NO_SHARD: usize = usize::MAX;
@@ -284,6 +284,8 @@ impl Branch {
             SegmentSaid::Join(_) | SegmentSaid::Moved => {}
             // Words of a branch.
             SegmentSaid::TakenThrough { .. } | SegmentSaid::Paused { .. } => self.stale += 1,
+            // The answer to a home on this node that is given up by now.
+            SegmentSaid::Enrolled { .. } => {}
             SegmentSaid::Left(left) => self.leave(shard, left),
             SegmentSaid::Taken { batches, cost } => {
                 for _ in 0..batches {
@@ -317,6 +319,9 @@ impl Branch {
 
     /// The slot of the room stands anew.
     pub fn follow(&mut self, home: SlotHome) {
+        if self.stays_here(home) {
+            return;
+        }
         self.handed_from = None;
         match home {
             SlotHome::There(node) => {
@@ -347,7 +352,8 @@ impl Branch {
 
     /// The link to a node begins anew, or has ended: words on their way are lost. `home` is the present one.
     pub fn reset(&mut self, node: NodeKey, home: SlotHome) {
-        if self.home != Some(node) {
+        // The room is here as long as it is not the next home's.
+        if self.home != Some(node) || self.stands_in() {
             return;
         }
         self.detach(false);

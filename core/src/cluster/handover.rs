@@ -22,7 +22,8 @@ use std::time::Instant;
 use super::view::View;
 use super::{NodeKey, Slot, SlotHome, SlotStanding, Term};
 use crate::limits::{
-    BALANCE_INTERVAL, HAND_OVER_AGE_MAX, HAND_OVER_PACK_AGE_MAX, HAND_OVER_RETRY, HAND_OVERS_MAX,
+    BALANCE_CALM_AGE, BALANCE_INTERVAL, HAND_OVER_AGE_MAX, HAND_OVER_PACK_AGE_MAX, HAND_OVER_RETRY,
+    HAND_OVERS_MAX,
 };
 
 /// A word of the hand-overs to their node.
@@ -170,10 +171,15 @@ impl HandOvers {
         self.words.push_back(HandOverWord::Pack { slot, to, attempt });
     }
 
-    /// A shard has said all its rooms of a slot.
-    pub fn packed(&mut self, slot: Slot, attempt: u64, shard: usize) {
+    /// A shard has said all its rooms of a slot. `is_whole`: no room had to be left out.
+    pub fn packed(&mut self, slot: Slot, attempt: u64, shard: usize, is_whole: bool, now: Instant) {
         let Some(one) = self.slots.get_mut(&slot).filter(|one| one.attempt == attempt) else { return };
         let HandOverStage::Packing(left) = &mut one.stage else { return };
+        if !is_whole && !self.gives_all {
+            // A room would begin another run for the sake of balance.
+            self.resume(slot, now + BALANCE_CALM_AGE);
+            return;
+        }
         left.remove(&shard);
         if left.is_empty() {
             one.stage = HandOverStage::Offered;
@@ -209,7 +215,7 @@ impl HandOvers {
         }
         if standing.term > one.term {
             // Claimed by this node itself, and nobody in between. Before the offer, too: a repaired log.
-            self.resume(slot, now);
+            self.resume(slot, now + HAND_OVER_RETRY);
         }
         false
     }
@@ -256,13 +262,13 @@ impl HandOvers {
     /// Goes on, as nobody else has claimed or will. A claim of this node that is under way decides by itself.
     fn give_up(&mut self, slot: Slot, now: Instant) {
         if self.slots.get(&slot).is_some_and(|one| !matches!(one.stage, HandOverStage::Reclaiming)) {
-            self.resume(slot, now);
+            self.resume(slot, now + HAND_OVER_RETRY);
         }
     }
 
-    fn resume(&mut self, slot: Slot, now: Instant) {
+    fn resume(&mut self, slot: Slot, rests_until: Instant) {
         self.slots.remove(&slot);
-        self.resting.insert(slot, now + HAND_OVER_RETRY);
+        self.resting.insert(slot, rests_until);
         self.words.push_back(HandOverWord::Resume { slot });
     }
 }

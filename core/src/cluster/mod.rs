@@ -13,7 +13,7 @@ mod rendezvous;
 pub mod status;
 pub mod view;
 
-pub use branch::{Branch, BranchSaid, HandedIn, JoinKey, Welcoming};
+pub use branch::{Branch, BranchSaid, HandedIn, HandedOut, JoinKey, Welcoming};
 pub use members::{OwnNode, Peer};
 
 use serde::{Deserialize, Serialize};

@@ -27,7 +27,7 @@ use crate::limits::{
 };
 use crate::room::id::{Encoding, Epoch, RoomName, Run, Seq};
 use crate::room::receipt::Acks;
-use crate::room::{CarryWant, Census, Departure, EarlyAck, LatestPlace, Reach, RefreshWant};
+use crate::room::{CarryWant, Census, Departure, EarlyAck, LatestPlace, Reach, RefreshWant, Roll};
 
 /// A new member, with the place at the welcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,6 +276,25 @@ impl Segment {
             counts_from: acked.counts_from,
             device: acked.device,
         }
+    }
+
+    /// The members, as their departures would tell. `None`: there are too many different ones.
+    #[must_use]
+    pub fn roll(&self) -> Option<Box<Roll>> {
+        let mut roll = Box::<Roll>::default();
+        for (member, acked) in self.members.iter().zip(&self.cursors.acked) {
+            let left = Departure {
+                encoding: member.encoding,
+                epoch: self.epoch,
+                acked: acked.through,
+                counts_from: acked.counts_from,
+                device: acked.device,
+            };
+            if member.last_seq != VACANT && !roll.add(&left) {
+                return None;
+            }
+        }
+        Some(roll)
     }
 
     /// The last seq of a member, and the last offset that the member has acknowledged or was welcomed with.

@@ -211,8 +211,8 @@ pub const HAND_OVER_AGE_MAX: Duration = Duration::from_millis(500);
 pub const HAND_OVER_RETRY: Duration = Duration::from_millis(500);
 /// Time of a drain for hand-overs. Later: slots that are left are taken over by others.
 pub const HAND_OVER_DRAIN_AGE_MAX: Duration = Duration::from_secs(8);
-/// Time of a drain for the goodbyes to devices, before the hand-overs begin. Later: rooms with devices left on the node
-/// begin another run at their next home.
+/// Time of a drain for the goodbyes to devices, before the hand-overs begin. Later: devices that are left stay members
+/// at the next homes of their rooms until the node ends.
 pub const FAREWELL_AGE_MAX: Duration = Duration::from_secs(5);
 /// Interval of looks at rooms that are to settle for a hand-over.
 pub const HAND_OVER_LOOK_INTERVAL: Duration = Duration::from_millis(2);
@@ -230,6 +230,8 @@ pub const ARRIVING_AGE_MAX: Duration = Duration::from_secs(10);
 pub const LINK_STATES_BYTES_MAX: usize = 2 * MIB;
 /// Bytes of states that wait for a link. Above: a state is left out, and its room begins another run.
 pub const LINK_STATES_WAITING_BYTES_MAX: usize = 128 * MIB;
+/// Different members of a segment that are told to the next home of their room. Above: the room is not handed over.
+pub const ROLL_ENTRIES_MAX: usize = 32_768;
 /// Time for which a branch keeps its words for the next home of its room. Later: its members join again.
 pub const BRANCH_PAUSED_AGE_MAX: Duration = Duration::from_secs(2);
 /// Words that a branch keeps for the next home of its room. Above: its members join again.

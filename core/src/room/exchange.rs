@@ -15,6 +15,7 @@ use super::latest::LatestPlace;
 use super::message::{Message, Published, Unavailable};
 use super::pace::{RoomSettings, STRETCH_NONE};
 use super::receipt::{Acks, HomeReceipt};
+use super::segments::Roll;
 use super::stored::{Asked, Page, Stored};
 use super::view::{ClosedView, RecallView, StreamRefusal};
 use crate::limits::WRITE_COST_FIRST;
@@ -164,6 +165,14 @@ pub enum SegmentSaid {
     Paused {
         /// The number of the attempt to hand over; 0: the members go on.
         attempt: u64,
+    },
+    /// The members of a segment on the node of the home, behind the earlier words of the segment. The answer to the
+    /// pause of the room.
+    Enrolled {
+        /// The number of the attempt to hand over.
+        attempt: u64,
+        /// `None`: too many to be told.
+        roll: Option<Box<Roll>>,
     },
 }
 

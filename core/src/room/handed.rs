@@ -24,7 +24,7 @@ use super::latest::Latest;
 use super::message::{Class, Message, Payload};
 use super::pace::{RoomRules, RoomSettings};
 use super::policy::{Merge, PolicyChange, Priority, TypePolicy, TypeRate};
-use super::segments::{Enrolled, is_of_node};
+use super::segments::Enrolled;
 use super::state::RoomState;
 use super::stream::{Phase, Stream};
 use super::{Counts, Room};
@@ -64,27 +64,32 @@ impl Room {
             && !self.waits_for_store()
             && self.readers.waiting.is_empty()
             && self.not_durable() == 0
+            && self.segments.is_quiet_here()
     }
 
-    /// The words for the next home of a settled room. `nodes`: the life of the node of a place. `node_rules`: those of
-    /// this node.
+    /// The words for the next home of a settled room. `nodes`: the life of the node of a place. `own`: the life of this
+    /// node. `node_rules`: those of this node.
     ///
     /// # Errors
-    /// [`NotHanded`]: the words would be too many, or members are on this node.
+    /// [`NotHanded`]: the words would be too many, or a segment of this node has not told its members.
     pub fn hand_over(
         &mut self,
         nodes: impl Fn(usize) -> Option<u64>,
+        own: u64,
         node_rules: &RoomRules,
         now: Now,
     ) -> Result<pb::RoomState, NotHanded> {
-        // Nobody could count off members of this node at the next home.
-        if self.segments.held().any(|(place, _)| !is_of_node(place)) {
-            return Err(NotHanded);
-        }
-        let place = |(place, roll): (usize, &BTreeMap<Enrolled, u32>)| {
+        // Otherwise nobody could count off members of this node at the next home.
+        let here = self.segments.own_roll().ok_or(NotHanded)?;
+        let place = |incarnation: u64, roll: &BTreeMap<Enrolled, u32>| {
             let members = roll.iter().map(|(member, count)| member.handed(*count)).collect();
-            Some(pb::RoomPlace { incarnation: nodes(place)?, members })
+            pb::RoomPlace { incarnation, members }
         };
+        let others = self.segments.rolls().filter_map(|(at, roll)| Some(place(nodes(at)?, roll)));
+        let mut places: Vec<_> = others.collect();
+        if !here.is_empty() {
+            places.push(place(own, &here));
+        }
         let mut said = pb::RoomState {
             room: self.name.as_str().into(),
             run: self.run.0,
@@ -95,7 +100,7 @@ impl Room {
             ids: self.ids.handed(now.instant),
             settings: Some(self.settings(node_rules)),
             own_step: 0,
-            places: self.segments.rolls().filter_map(place).collect(),
+            places,
             ended: Some(pb::Counts {
                 written: self.segments.ended.written,
                 queued: self.segments.ended.queued,

@@ -77,6 +77,7 @@ pub use self::exchange::{
 
 pub use self::handed::{LocalSegment, NotHanded};
 pub use self::latest::LatestPlace;
+pub use self::segments::Roll;
 
 use self::ask::Ending;
 use self::audience::Audience;
@@ -392,7 +393,10 @@ impl Room {
             Input::PlaceLost { place } => self.lose_place(place, now.instant, tally),
             Input::Lapsed { place, seq } => self.segments.lapsed(place, seq),
             Input::Freeze(is_frozen) => self.life.is_frozen = is_frozen,
-            Input::Pause(is_paused) => self.life.is_paused = is_paused,
+            Input::Pause(is_paused) => {
+                self.life.is_paused = is_paused;
+                self.segments.forget_rolls();
+            }
             Input::Lost => self.lose(tally),
         }
     }
@@ -425,6 +429,7 @@ impl Room {
                 self.stream.entries.acked_early(early, now.instant);
             }
             // These acknowledgements are of a stream that was replaced, and the room's shard counts pauses.
+            SegmentSaid::Enrolled { roll, .. } => self.segments.enroll_here(shard, roll),
             SegmentSaid::Acked { .. } | SegmentSaid::AckedEarly { .. } | SegmentSaid::Paused { .. } => {}
         }
     }

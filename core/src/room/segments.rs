@@ -8,7 +8,7 @@ use super::id::{Encoding, Epoch, Seq};
 use super::pace::PassCost;
 use super::rate::Rate;
 use super::view::SegmentView;
-use crate::limits::{SEGMENT_QUEUED_MAX, SHARDS_MAX};
+use crate::limits::{ROLL_ENTRIES_MAX, SEGMENT_QUEUED_MAX, SHARDS_MAX};
 
 /// The home's knowledge of a segment.
 #[derive(Debug, Default)]
@@ -17,6 +17,8 @@ struct HeldSegment {
     /// Batches on the way to a local segment or queued there, not yet in a pass. At most `SEGMENT_QUEUED_MAX`.
     queued: usize,
     cost: WriteCost,
+    /// The members of a local segment, once it has told them: the room pauses.
+    roll: Option<Box<Roll>>,
     /// `None` for a local segment.
     node: Option<Box<HeldNode>>,
 }
@@ -68,6 +70,34 @@ impl Enrolled {
     }
 }
 
+/// The members of a segment, as receipts count them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Roll(BTreeMap<Enrolled, u32>);
+
+impl Roll {
+    /// Takes in a member by its departure, which has not come. False: there are too many different ones.
+    #[must_use]
+    pub fn add(&mut self, member: &Departure) -> bool {
+        *self.0.entry(Enrolled::of(member)).or_default() += 1;
+        self.0.len() <= ROLL_ENTRIES_MAX
+    }
+
+    /// False, and nothing changes, for a departure of nobody.
+    fn remove(&mut self, left: &Departure) -> bool {
+        let member = Enrolled::of(left);
+        let Some(count) = self.0.get_mut(&member) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.0.remove(&member);
+        }
+        true
+    }
+
+    fn members(&self) -> u64 {
+        self.0.values().copied().map(u64::from).sum()
+    }
+}
+
 /// All segments of a room.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
@@ -112,6 +142,37 @@ impl Segments {
         self.by_place.iter().filter_map(|(place, segment)| Some((*place, &segment.node.as_ref()?.roll)))
     }
 
+    /// A local segment tells its members.
+    pub(super) fn enroll_here(&mut self, shard: usize, roll: Option<Box<Roll>>) {
+        let held = self.by_place.get_mut(&shard).filter(|held| held.node.is_none());
+        if let Some(held) = held {
+            // A segment of another life says other numbers.
+            held.roll = roll.filter(|roll| roll.members() == held.census.members());
+        }
+    }
+
+    /// The room goes on here: members come that no roll has.
+    pub(super) fn forget_rolls(&mut self) {
+        self.by_place.values_mut().for_each(|held| held.roll = None);
+    }
+
+    /// The members of all local segments. `None`: one of these has not told them.
+    pub(super) fn own_roll(&self) -> Option<BTreeMap<Enrolled, u32>> {
+        let mut all = BTreeMap::new();
+        let local = self.by_place.values().filter(|held| held.node.is_none() && held.census.members() > 0);
+        for held in local {
+            for (member, count) in &held.roll.as_ref()?.0 {
+                *all.entry(*member).or_default() += count;
+            }
+        }
+        Some(all)
+    }
+
+    /// True if each local segment has taken its batches into a pass.
+    pub(super) fn is_quiet_here(&self) -> bool {
+        self.by_place.values().all(|held| held.node.is_some() || held.queued == 0)
+    }
+
     /// Takes over the members of a node's place from a former home. False, and nothing changes: too many for a count.
     #[must_use]
     pub(super) fn enroll(&mut self, place: usize, roll: BTreeMap<Enrolled, u32>) -> bool {
@@ -149,6 +210,9 @@ impl Segments {
                 node.roll.remove(&member);
             }
         }
+        if segment.roll.as_mut().is_some_and(|roll| !roll.remove(left)) {
+            segment.roll = None;
+        }
         let was_member = segment.census.remove(left.encoding);
         self.forget_if_empty(place);
         was_member
@@ -156,13 +220,14 @@ impl Segments {
 
     /// Forgets a node's place with its batches under way. Returns the members, each with a count.
     pub(super) fn lose(&mut self, place: usize) -> BTreeMap<Enrolled, u32> {
-        // The members of a local segment are counted off one by one.
-        if !is_of_node(place) {
+        // The members of a local segment are counted off one by one, unless they are known all together.
+        let is_told = self.by_place.get(&place).is_some_and(|held| held.roll.is_some());
+        if !is_of_node(place) && !is_told {
             return BTreeMap::new();
         }
-        let node = self.by_place.remove(&place).and_then(|segment| segment.node);
+        let held = self.by_place.remove(&place).unwrap_or_default();
         self.note_awaited();
-        node.map(|node| node.roll).unwrap_or_default()
+        held.node.map(|node| node.roll).or(held.roll.map(|roll| roll.0)).unwrap_or_default()
     }
 
     /// True if a place has members, or owes a word about a batch.

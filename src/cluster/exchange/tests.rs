@@ -631,7 +631,8 @@ fn the_rooms_of_a_slot_and_its_offer_reach_the_next_home_in_order_with_its_own_p
     let state = Box::new(RoomState { room: "r1".into(), places: places.into(), ..RoomState::default() });
     let slot = Slot(3);
     let attempt = 5;
-    for word in [NodeWord::Room { slot, attempt, state }, NodeWord::Packed { slot, attempt }] {
+    for word in [NodeWord::Room { slot, attempt, state }, NodeWord::Packed { slot, attempt, is_whole: true }]
+    {
         sides[0].ways[1].way.out.push(ToNode { node: OTHER[0], word }).unwrap();
     }
     sides[0].exchange.turn(now);

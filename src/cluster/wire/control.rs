@@ -50,6 +50,7 @@ fn encode_said(said: &SegmentSaid) -> Said {
             acked: counts.acked,
         }),
         SegmentSaid::Moved => Said::Moved(pb::Nothing {}),
+        SegmentSaid::Enrolled { .. } => unreachable!("a word to a home of the same node"),
         SegmentSaid::Paused { attempt } => Said::Paused(pb::Pause { attempt: *attempt }),
         SegmentSaid::Refresh(want) => Said::Refresh(refresh_message(*want)),
         SegmentSaid::Carry(want) => Said::Carry(carry_message(*want)),

@@ -16,7 +16,9 @@ use super::directory::Scatter;
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent, Welcome};
 use super::ways::{NodeWord, ToNode};
 use super::{Plan, Table, table};
-use roomcast_core::cluster::{Branch, BranchSaid, HandedIn, JoinKey, NodeKey, SlotHome, Welcoming};
+use roomcast_core::cluster::{
+    Branch, BranchSaid, HandedIn, HandedOut, JoinKey, NodeKey, SlotHome, Welcoming,
+};
 use roomcast_core::fanout::segment::{Level, StreamPlace};
 use roomcast_core::limits::NO_HOME_RETRY;
 use roomcast_core::now::Now;
@@ -194,9 +196,32 @@ impl Branches {
         for (room, home) in turning {
             if let Some(branch) = self.rooms.get_mut(&room) {
                 branch.follow(home);
+                if branch.members() > 0 {
+                    // The directory has forgotten a room that has had its home here.
+                    self.heats.forget(&room);
+                    self.heats.feed(&room, branch.by_shard(), now.instant);
+                }
             }
             self.settle(&room, lanes, now);
         }
+    }
+
+    /// Stands in for a room of this node that is handed over.
+    pub(super) fn stand_in(&mut self, room: RoomName, out: HandedOut, now: Now) {
+        if let Some(former) = self.rooms.get(&room) {
+            self.ticket = self.ticket.max(former.ticket());
+        }
+        self.look_at.get_or_insert(now.instant + NO_HOME_RETRY);
+        self.waiting.insert(room.clone());
+        self.rooms.insert(room, Branch::standing_in(self.ticket, out, now.instant));
+    }
+
+    /// A room for which a branch stands in has gone another way.
+    pub(super) fn part(&mut self, room: &RoomName, run: Run, lanes: &mut HomeLanes, now: Now) {
+        if let Some(branch) = self.rooms.get_mut(room) {
+            branch.parted(run);
+        }
+        self.settle(room, lanes, now);
     }
 
     /// Takes the branch of a room out, for the home that this node is from now on. Without a branch that was handed

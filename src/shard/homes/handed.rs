@@ -2,7 +2,8 @@
 //! a former one.
 //!
 //! A room is *packed* in three steps. It flushes what waits in it. It pauses, and each node with members answers
-//! behind its earlier words. Then its state is final, and goes to the next home.
+//! behind its earlier words; segments of this node tell their members. Then its state is final, and goes to the next
+//! home. A branch stands in for the room here, and its segments speak to the branch from then on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
@@ -13,7 +14,7 @@ use super::{HomeRoom, Homes, Opener};
 use crate::shard::lane::{Control, Delivery, HomeSaid};
 use crate::shard::slots::SlotArrival;
 use crate::shard::ways::{NodeWord, OWN_PLACE, ToNode};
-use roomcast_core::cluster::{HandedIn, NodeKey, Slot, SlotHome, node_of_place};
+use roomcast_core::cluster::{HandedIn, HandedOut, NodeKey, Slot, SlotHome, node_of_place};
 use roomcast_core::limits::{ARRIVING_AGE_MAX, ARRIVING_BYTES_MAX, SLOT_STATES_BYTES_MAX};
 use roomcast_core::node_proto::RoomState;
 use roomcast_core::now::Now;
@@ -30,6 +31,8 @@ pub(super) struct Leaving {
     left: VecDeque<RoomName>,
     /// Bytes of the rooms that were said.
     bytes: usize,
+    /// False: a room could not be said, and begins another run at its next home.
+    is_whole: bool,
     /// True: the cluster's thread knows that all are said.
     is_told: bool,
 }
@@ -43,6 +46,15 @@ pub(super) struct Pausing {
     awaited: BTreeSet<usize>,
     /// The next home that was told the room.
     said_to: Option<NodeKey>,
+    /// A branch stands in for the room, which has members here.
+    is_stood_in: bool,
+}
+
+impl Pausing {
+    /// True if a branch stands in for the room.
+    pub(super) fn is_stood_in(&self) -> bool {
+        self.is_stood_in
+    }
 }
 
 /// The rooms of slots that this node may get. Bounded by `ARRIVING_BYTES_MAX` and `ARRIVING_AGE_MAX`.
@@ -78,7 +90,8 @@ impl Homes {
         let Some(nodes) = self.nodes.as_ref().filter(|nodes| nodes.still_holds(slot)) else { return };
         let of_slot = self.rooms.iter().filter(|(_, home)| nodes.slot_of(home.room.name()) == slot);
         let left = of_slot.map(|(_, home)| home.room.name().clone()).collect();
-        self.leaving_slots.insert(slot, Leaving { to, attempt, left, bytes: 0, is_told: false });
+        self.leaving_slots
+            .insert(slot, Leaving { to, attempt, left, bytes: 0, is_whole: true, is_told: false });
     }
 
     /// True while rooms settle.
@@ -116,7 +129,8 @@ impl Homes {
             let is_done = |leaving: &&mut Leaving| leaving.left.is_empty();
             if let Some(leaving) = self.leaving_slots.get_mut(&slot).filter(is_done) {
                 leaving.is_told = true;
-                self.send_word(to, NodeWord::Packed { slot, attempt });
+                let is_whole = leaving.is_whole;
+                self.send_word(to, NodeWord::Packed { slot, attempt, is_whole });
             }
         }
     }
@@ -136,46 +150,71 @@ impl Homes {
             self.pause(key, slot, now);
         }
         let is_answered = |pausing: &Pausing| pausing.awaited.is_empty();
-        if !self.rooms[key].pausing.as_ref().is_some_and(is_answered) {
+        // The last words of members may have asked the store for something.
+        let is_settled = self.rooms[key].room.is_settled();
+        if !is_settled || !self.rooms[key].pausing.as_ref().is_some_and(is_answered) {
             return false;
         }
-        self.say_room(slot, key, now);
+        let is_said = self.say_room(slot, key, now);
+        if let Some(leaving) = self.leaving_slots.get_mut(&slot) {
+            leaving.is_whole &= is_said;
+        }
         true
     }
 
-    /// Pauses a settled room. Each node with members is to answer.
+    /// Pauses a settled room. Each node with members is to answer, and each segment here.
     fn pause(&mut self, key: usize, slot: Slot, now: Now) {
         let attempt = self.leaving_slots.get(&slot).map_or(0, |leaving| leaving.attempt);
         self.tell_room(key, Input::Pause(true), now);
         let places = self.rooms[key].room.segments().map(|(place, _)| place);
-        let awaited: BTreeSet<usize> = places.filter(|place| node_of_place(*place).is_some()).collect();
+        let awaited: BTreeSet<usize> = places.collect();
         for place in &awaited {
             self.deliver(key, *place, HomeSaid::Pause { attempt });
         }
-        self.rooms[key].pausing = Some(Pausing { attempt, awaited, said_to: None });
+        self.rooms[key].pausing = Some(Pausing { attempt, awaited, said_to: None, is_stood_in: false });
     }
 
-    /// Says a paused room to its next home, if its words have a place.
-    fn say_room(&mut self, slot: Slot, key: usize, now: Now) {
-        let Some(leaving) = self.leaving_slots.get(&slot) else { return };
+    /// Says a paused room to its next home. False: its words have no place.
+    fn say_room(&mut self, slot: Slot, key: usize, now: Now) -> bool {
+        let Some(leaving) = self.leaving_slots.get(&slot) else { return false };
         let Leaving { to, attempt, bytes, .. } = *leaving;
         let home = &mut self.rooms[key];
-        let Ok(mut state) = home.room.hand_over(|place| u64::try_from(place).ok(), &self.plan.rules, now)
-        else {
-            return;
+        let place = |place| u64::try_from(place).ok();
+        let Ok(mut state) = home.room.hand_over(place, OWN_PLACE, &self.plan.rules, now) else {
+            return false;
         };
         state.own_step = home.own_step.map_or(0, |step| u32::from(step.number()) + 1);
         let bytes = bytes + state.encoded_len();
         if bytes > SLOT_STATES_BYTES_MAX {
-            return;
+            return false;
         }
+        let room = &home.room;
+        let segments: Vec<_> = room.segments().filter(|(place, _)| node_of_place(*place).is_none()).collect();
         if let Some(pausing) = &mut home.pausing {
             pausing.said_to = Some(to);
+            pausing.is_stood_in = !segments.is_empty();
+        }
+        if !segments.is_empty() {
+            let out = HandedOut { to, run: room.run(), epoch: room.epoch(), seq: room.seq(), segments };
+            self.handed_out.push_back((room.name().clone(), out));
         }
         if let Some(leaving) = self.leaving_slots.get_mut(&slot) {
             leaving.bytes = bytes;
         }
         self.send_word(to, NodeWord::Room { slot, attempt, state: Box::new(state) });
+        true
+    }
+
+    /// The next room for which a branch is to stand in.
+    pub(in crate::shard) fn poll_handed_out(&mut self) -> Option<(RoomName, HandedOut)> {
+        self.handed_out.pop_front()
+    }
+
+    /// True if the words of the room's segments here are for the branch that stands in for it.
+    pub(in crate::shard) fn is_stood_in(&self, room: &RoomName) -> bool {
+        let is_stood_in =
+            |key: &usize| self.rooms[*key].pausing.as_ref().is_some_and(|pausing| pausing.is_stood_in);
+        !self.leaving_slots.is_empty() && self.room_of.get(room).is_some_and(is_stood_in)
     }
 
     fn send_word(&mut self, node: NodeKey, word: NodeWord) {
@@ -200,20 +239,36 @@ impl Homes {
         }
     }
 
-    /// Has the rooms of a slot go on: it is not handed over.
-    pub(in crate::shard) fn resume(&mut self, slot: Slot, now: Now) {
+    /// Has the rooms of a slot go on: it is not handed over. `hand_in` takes the branch of a room that stands in for it.
+    pub(in crate::shard) fn resume(
+        &mut self,
+        slot: Slot,
+        mut hand_in: impl FnMut(&RoomName, Run) -> HandedIn,
+        now: Now,
+    ) {
         // Otherwise another node orders the rooms by now, and they end with the next look at the slots.
         let Some(nodes) = self.nodes.as_ref().filter(|nodes| nodes.still_holds(slot)) else { return };
         self.leaving_slots.remove(&slot);
         let is_paused = |home: &HomeRoom| home.pausing.is_some() && nodes.slot_of(home.room.name()) == slot;
         let keys = self.rooms.iter().filter(|(_, home)| is_paused(home)).map(|(key, _)| key);
         for key in keys.collect::<Vec<_>>() {
-            self.rooms[key].pausing = None;
+            let is_stood_in = self.rooms[key].pausing.take().is_some_and(|pausing| pausing.is_stood_in);
+            let (name, run) = (self.rooms[key].room.name().clone(), self.rooms[key].room.run());
+            let here = if is_stood_in { hand_in(&name, run) } else { HandedIn::default() };
+            let is_lost = is_stood_in && here.segments.is_empty() && here.words.is_empty();
             let places: Vec<usize> = self.rooms[key].room.segments().map(|(place, _)| place).collect();
-            for place in places.into_iter().filter(|place| node_of_place(*place).is_some()) {
-                self.deliver(key, place, HomeSaid::Resumed);
+            for place in places {
+                if node_of_place(place).is_some() {
+                    self.deliver(key, place, HomeSaid::Resumed);
+                } else if is_lost {
+                    // Its members have gone on with the next home.
+                    self.tell_room(key, Input::PlaceLost { place }, now);
+                }
             }
             self.tell_room(key, Input::Pause(false), now);
+            for (shard, said) in here.words {
+                self.take_control(shard, Control { room: name.clone(), run: Some(run), said }, now);
+            }
         }
         // Those of other slots are held again.
         for (shard, control) in std::mem::take(&mut self.held_joins) {

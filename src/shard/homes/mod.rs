@@ -28,7 +28,7 @@ use super::nodes::Nodes;
 use super::{Plan, TURN_ENTRIES_MAX, Table, table};
 use crate::metrics::tally::{Holdings, HomesTally};
 use crate::store::{Append, StoreRequest};
-use roomcast_core::cluster::{Slot, node_of_place};
+use roomcast_core::cluster::{HandedOut, Slot, node_of_place};
 use roomcast_core::limits::SCATTER_INTERVAL;
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Run, mix};
@@ -73,6 +73,10 @@ pub struct Homes {
     held_joins: VecDeque<(usize, Control)>,
     /// Slots on their way to other nodes.
     leaving_slots: BTreeMap<Slot, Leaving>,
+    /// Rooms for which a branch is to stand in.
+    handed_out: VecDeque<(RoomName, HandedOut)>,
+    /// Rooms that have gone another way than the members of their branches here.
+    parted: VecDeque<(RoomName, Run)>,
     /// Rooms of slots that may come from other nodes.
     arriving: Arriving,
     pub(super) tally: HomesTally,
@@ -144,6 +148,8 @@ impl Homes {
             gave_back: VecDeque::new(),
             held_joins: VecDeque::new(),
             leaving_slots: BTreeMap::new(),
+            handed_out: VecDeque::new(),
+            parted: VecDeque::new(),
             arriving: Arriving::default(),
             tally: HomesTally::default(),
         }
@@ -222,6 +228,9 @@ impl Homes {
         if let Some(key) = key.filter(|key| Some(self.rooms[*key].room.run()) == run) {
             if let SegmentSaid::Paused { attempt } = said {
                 return self.note_paused(key, shard, Some(attempt));
+            }
+            if let SegmentSaid::Enrolled { attempt, .. } = said {
+                self.note_paused(key, shard, Some(attempt));
             }
             if matches!(said, SegmentSaid::Moved) {
                 self.rooms[key].unconfirmed.remove(&shard);

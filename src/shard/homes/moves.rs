@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::handed::Pausing;
 use super::{Homes, Opener};
 use crate::shard::lane::JoinRefusal;
 use crate::shard::lane::{Control, Delivery, HomeSaid, LaneSent};
@@ -120,6 +121,11 @@ impl Homes {
         }
     }
 
+    /// The next room that has gone another way than the branch here that stands in for it.
+    pub(in crate::shard) fn poll_parted(&mut self) -> Option<(RoomName, Run)> {
+        self.parted.pop_front()
+    }
+
     /// The next join that a room has not taken, with the shard of its segment.
     pub(in crate::shard) fn poll_gave_back(&mut self) -> Option<(usize, Control)> {
         self.gave_back.pop_front()
@@ -137,9 +143,15 @@ impl Homes {
     pub(super) fn lose_room(&mut self, key: usize) {
         let home = self.take_room(key);
         let is_handed = self.is_handed(&home);
+        let is_stood_in = home.pausing.as_ref().is_some_and(Pausing::is_stood_in);
         let room = home.room;
+        if is_stood_in && !is_handed {
+            self.parted.push_back((room.name().clone(), room.run()));
+        }
         for (place, _) in room.segments() {
-            if is_handed && node_of_place(place).is_some() {
+            // Others hear from the next home, or from the branch that stands in.
+            let hears_it = if node_of_place(place).is_some() { is_handed } else { is_stood_in };
+            if hears_it {
                 continue;
             }
             let delivery = Delivery { room: room.name().clone(), run: room.run(), said: HomeSaid::Moved };

@@ -221,13 +221,18 @@ impl<S: Socket> Residents<S> {
             (HomeSaid::StreamChanged, Some(key)) => {
                 self.close_members(key, CloseReason::StreamChanged, now);
             }
+            (HomeSaid::Pause { attempt }, key) => {
+                // Without members the home awaits an answer as well.
+                let roll = key.map_or_else(|| Some(Box::default()), |key| self.segments[key].segment.roll());
+                self.tell(room, run, SegmentSaid::Enrolled { attempt, roll });
+            }
             (HomeSaid::Moved, key) => self.take_move(&room, run, key),
             (HomeSaid::Closed, Some(key)) => {
                 self.segments[key].closing = true;
                 self.finish_closing(key, now);
             }
             // Words between a home and a branch.
-            (HomeSaid::Pause { .. } | HomeSaid::Resumed | HomeSaid::Adopted { .. }, _) => {}
+            (HomeSaid::Resumed | HomeSaid::Adopted { .. }, _) => {}
             // This life of the room has ended here, and nobody waits for a word about it.
             (_, None) => {}
         }

@@ -7,14 +7,18 @@
 //! - This node is the next home: the room takes over the segments of the branch ([`Branch::hand_in`]).
 //! - The home goes on (`Resumed`), and hears the kept words.
 //! - Anything else, or nothing within `BRANCH_PAUSED_AGE_MAX`: the members join again.
+//!
+//! The former home has a branch of its own members as well. This branch *stands in* for the room ([`HandedOut`]) from
+//! the moment at which the room is said to its next home. While the room is still here, the words of the members wait
+//! in the branch for whoever goes on with the room.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Branch, BranchSaid, NO_SHARD};
-use crate::cluster::NodeKey;
+use super::{Branch, BranchSaid, BranchSegment, NO_SHARD};
+use crate::cluster::{NodeKey, SlotHome};
 use crate::limits::{BRANCH_PAUSED_AGE_MAX, BRANCH_PAUSED_WORDS_MAX};
-use crate::room::id::{Run, Seq};
+use crate::room::id::{Epoch, Run, Seq};
 use crate::room::{Census, Join, LocalSegment, SegmentSaid};
 
 /// The words of a branch for the next home of its room.
@@ -22,6 +26,25 @@ use crate::room::{Census, Join, LocalSegment, SegmentSaid};
 pub(super) struct Pause {
     since: Instant,
     words: Vec<KeptWord>,
+    /// At most so many words.
+    words_max: usize,
+    /// The room is still here, and may go on here.
+    stands_in: bool,
+}
+
+/// A room of this node whose state was said to its next home.
+#[derive(Debug)]
+pub struct HandedOut {
+    /// The next home.
+    pub to: NodeKey,
+    /// The life of the room.
+    pub run: Run,
+    /// The life of its reliable stream.
+    pub epoch: Option<Epoch>,
+    /// The newest batch, which all segments have taken.
+    pub seq: Seq,
+    /// The segments here: shard and members.
+    pub segments: Vec<(usize, Census)>,
 }
 
 #[derive(Debug)]
@@ -46,6 +69,45 @@ pub struct HandedIn {
 }
 
 impl Branch {
+    /// The branch of a room that this node hands over.
+    #[must_use]
+    pub fn standing_in(ticket: u32, room: HandedOut, now: Instant) -> Self {
+        let HandedOut { to, run, epoch, seq, segments } = room;
+        let members = segments.iter().map(|(_, census)| census.members()).sum::<u64>();
+        // Each member may leave, and no departure may be lost: the room may go on here.
+        let words_max = BRANCH_PAUSED_WORDS_MAX + usize::try_from(members).unwrap_or(usize::MAX / 2);
+        let segment = |(shard, census)| (shard, BranchSegment { census, ..BranchSegment::default() });
+        Self {
+            home: Some(to),
+            run: Some(run),
+            epoch,
+            seq,
+            segments: segments.into_iter().map(segment).collect(),
+            pause: Some(Pause { since: now, words: Vec::new(), words_max, stands_in: true }),
+            ..Self::new(ticket)
+        }
+    }
+
+    /// True for the branch of a room that is still here.
+    #[must_use]
+    pub fn stands_in(&self) -> bool {
+        self.pause.as_ref().is_some_and(|pause| pause.stands_in)
+    }
+
+    /// The slot of the room stands anew. True: the room is still here, and the branch stands in for it.
+    pub(super) fn stays_here(&mut self, home: SlotHome) -> bool {
+        let Some(pause) = self.pause.as_mut().filter(|pause| pause.stands_in) else { return false };
+        pause.stands_in = home.is_own();
+        pause.stands_in
+    }
+
+    /// The room has gone another way than to its next home: the members join again.
+    pub fn parted(&mut self, run: Run) {
+        if self.is_awaited(run) {
+            self.detach(false);
+        }
+    }
+
     /// True while the branch keeps its words for the next home.
     #[must_use]
     pub fn is_paused(&self) -> bool {
@@ -62,7 +124,9 @@ impl Branch {
             said: SegmentSaid::Paused { attempt },
         });
         if is_heard {
-            self.pause.get_or_insert(Pause { since: now, words: Vec::new() });
+            let words_max = BRANCH_PAUSED_WORDS_MAX;
+            let words = Vec::new();
+            self.pause.get_or_insert(Pause { since: now, words, words_max, stands_in: false });
         }
     }
 
@@ -89,7 +153,7 @@ impl Branch {
             return;
         }
         let words = self.pause.take().map_or_else(Vec::new, |pause| pause.words);
-        self.handed_from = self.home.replace(node);
+        self.handed_from = self.home.replace(node).filter(|former| *former != node);
         // The home takes no join of this node before.
         self.said.push_back(BranchSaid::ToHome {
             node,
@@ -153,7 +217,8 @@ impl Branch {
 
     /// Has the members join again if no home has come in time.
     pub(super) fn end_long_pause(&mut self, now: Instant) {
-        let age = self.pause.as_ref().map(|pause| now.saturating_duration_since(pause.since));
+        let awaited = self.pause.as_ref().filter(|pause| !pause.stands_in);
+        let age = awaited.map(|pause| now.saturating_duration_since(pause.since));
         if age.is_some_and(|age| age >= BRANCH_PAUSED_AGE_MAX) {
             self.give_up_pause();
         }
@@ -169,10 +234,15 @@ impl Branch {
         let Some(pause) = &mut self.pause else {
             return self.said.push_back(BranchSaid::ToHome { node, run, said });
         };
-        if pause.words.len() < BRANCH_PAUSED_WORDS_MAX {
+        if pause.words.len() < pause.words_max {
             return pause.words.push(KeptWord { shard, run, said });
         }
-        self.give_up_pause();
+        if pause.stands_in {
+            // More acknowledgements than anybody counts in that time: these are lost.
+            self.stale += 1;
+        } else {
+            self.give_up_pause();
+        }
     }
 
     /// Has the members join again. Whichever node is the home counts them off.

@@ -17,9 +17,9 @@ fn words(giving: &mut HandOvers) -> Vec<HandOverWord> {
 fn offered(now: Instant) -> HandOvers {
     let mut giving = HandOvers::new(2, now);
     giving.begin(Slot(3), TO, TERM, now);
-    giving.packed(Slot(3), 1, 0);
+    giving.packed(Slot(3), 1, 0, true, now);
     assert_eq!(words(&mut giving), [HandOverWord::Pack { slot: Slot(3), to: TO, attempt: 1 }]);
-    giving.packed(Slot(3), 1, 1);
+    giving.packed(Slot(3), 1, 1, true, now);
     assert_eq!(words(&mut giving), [HandOverWord::Offer { slot: Slot(3), to: TO, attempt: 1, term: TERM }]);
     giving
 }
@@ -60,7 +60,7 @@ fn before_the_offer_a_late_hand_over_goes_on_at_once_and_rests() {
     let late = now + HAND_OVER_PACK_AGE_MAX;
     giving.due(late);
     assert_eq!(words(&mut giving), [HandOverWord::Resume { slot: Slot(3) }]);
-    giving.packed(Slot(3), 1, 0);
+    giving.packed(Slot(3), 1, 0, true, now);
     assert_eq!(words(&mut giving), [], "a late word of a shard");
     assert!(!giving.may_begin(Slot(3), late) && giving.may_begin(Slot(3), late + HAND_OVER_RETRY));
 }

@@ -153,7 +153,7 @@ impl Home {
 
     fn state(&mut self) -> pb::RoomState {
         self.settle();
-        self.room.hand_over(|place| u64::try_from(place).ok(), &RoomRules::default(), self.now).unwrap()
+        self.room.hand_over(|place| u64::try_from(place).ok(), 1, &RoomRules::default(), self.now).unwrap()
     }
 
     /// The room at its next home, where `NEXT` was the place of the members there, on one shard.
@@ -317,7 +317,7 @@ fn a_room_with_members_here_or_with_something_on_its_way_is_not_handed_over() {
     home.join(0, 5);
     home.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 9, cost: None } });
     home.settle();
-    let said = home.room.hand_over(|place| u64::try_from(place).ok(), &RoomRules::default(), home.now);
+    let said = home.room.hand_over(|place| u64::try_from(place).ok(), 1, &RoomRules::default(), home.now);
     assert_eq!(said, Err(NotHanded));
     let mut waiting = lively();
     waiting.tell(Input::Publish { ticket: 1, messages: vec![sample("chat", "waits")] });

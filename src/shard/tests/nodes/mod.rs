@@ -45,7 +45,7 @@ fn whatever_happens_while_rooms_are_handed_over_every_member_is_level_in_the_end
 }
 
 #[test]
-fn members_at_other_nodes_notice_nothing_of_rooms_that_are_handed_over() {
+fn members_notice_nothing_of_rooms_that_are_handed_over() {
     let mut handed = 0;
     for seed in 0..20 {
         world::note_seed(seed);

@@ -392,8 +392,8 @@ impl World {
     }
 
     fn send(&mut self, from: usize, shard: usize, to: usize, word: NodeWord) {
-        if let NodeWord::Packed { slot, attempt } = word {
-            return self.packed(from, shard, slot, attempt);
+        if let NodeWord::Packed { slot, attempt, is_whole } = word {
+            return self.packed(from, shard, slot, attempt, is_whole);
         }
         let unseen = self.unseen.entry((from, shard, to)).or_default();
         if matches!(word, NodeWord::ResetTaken) {
@@ -465,7 +465,7 @@ impl World {
                         self.nodes[*to].take_room(*from, *to, word);
                         continue;
                     }
-                    NodeWord::Packed { slot, attempt } => {
+                    NodeWord::Packed { slot, attempt, .. } => {
                         offers.push((*slot, *attempt));
                         continue;
                     }

@@ -321,7 +321,9 @@ impl World {
                 self.nodes[node].view.due(now);
                 self.hand_over_next(node, now);
             }
-            Event::Packed { slot, attempt } => self.nodes[node].handed.giving.packed(slot, attempt, 0),
+            Event::Packed { slot, attempt } => {
+                self.nodes[node].handed.giving.packed(slot, attempt, 0, true, now)
+            }
             Event::Deliver(Message::Offer(offer)) => self.take_offer(node, offer, now),
             Event::Deliver(Message::Declined { slot, attempt, by }) => {
                 let at = &mut self.nodes[node];
