@@ -415,6 +415,11 @@ impl Members {
         self.peers.iter().filter(|(_, peer)| !peer.has_left)
     }
 
+    /// The newest version of each known node. A node that has said goodbye may be back in a moment, as it was.
+    pub(super) fn versions(&self) -> impl Iterator<Item = u8> {
+        self.peers.values().map(|peer| peer.version)
+    }
+
     /// Heartbeats of nodes past `NODES_MAX`.
     pub(super) fn ignored(&self) -> u64 {
         self.ignored
