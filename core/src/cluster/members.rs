@@ -77,8 +77,8 @@ struct Silence {
 }
 
 impl Peer {
-    /// True for a dead node to whose subject nobody listens: its process has ended. NATS keeps the subject of a process
-    /// that stands still, and for some minutes that of a lost machine.
+    /// True for a dead node to whose subject nobody listens: its process has ended, or has lost its connection to NATS.
+    /// NATS keeps the subject of a process that stands still, and for some minutes that of a lost machine.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         !self.is_alive && self.silence.is_unanswered
