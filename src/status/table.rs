@@ -231,7 +231,7 @@ slots: 249 ordered, 2 frozen, 0 at a silent home, 5 without a home
 without a home: 251-255
 
 not well:
-- node-3 has ended without a goodbye: its last heartbeat is 4.2 s old
+- node-3 has ended, or has lost NATS: its last heartbeat is 4.2 s old
 - 5 slots without a home: no node orders their rooms (251-255)
 - 2 slots frozen: their home has no right to order now (128-129)
 - the link from node-1 to node-2 lags by 1.2 s

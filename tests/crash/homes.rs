@@ -99,6 +99,8 @@ async fn longest_gap(publishes_at: Doors, device_at: Doors, mut stopped: watch::
             }
         }
     }
+    // Chat that has ended for good is the longest gap of all.
+    longest = longest.max(roomcast::clock::now().instant - last);
     publisher.await.unwrap();
     longest
 }

@@ -77,8 +77,8 @@ struct Silence {
 }
 
 impl Peer {
-    /// True for a dead node to whose subject nobody listens: its process has ended. NATS keeps the subject of a process
-    /// that stands still, and for some minutes that of a lost machine.
+    /// True for a dead node to whose subject nobody listens: its process has ended, or has lost its connection to NATS.
+    /// NATS keeps the subject of a process that stands still, and for some minutes that of a lost machine.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         !self.is_alive && self.silence.is_unanswered
@@ -413,6 +413,11 @@ impl Members {
     /// The known nodes that said no goodbye, alive or not.
     pub(super) fn peers(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
         self.peers.iter().filter(|(_, peer)| !peer.has_left)
+    }
+
+    /// The newest version of each known node. A node that has said goodbye may be back in a moment, as it was.
+    pub(super) fn versions(&self) -> impl Iterator<Item = u8> {
+        self.peers.values().map(|peer| peer.version)
     }
 
     /// Heartbeats of nodes past `NODES_MAX`.

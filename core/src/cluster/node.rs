@@ -12,13 +12,25 @@ use crate::limits::NODE_NAME_MAX;
 pub const NODE_VERSION: u8 = if cfg!(feature = "next-version") { 2 } else { 1 };
 
 /// The oldest version that this build speaks.
-pub const NODE_VERSION_OLDEST: u8 = if NODE_VERSION == 1 { 1 } else { NODE_VERSION - 1 };
+pub const NODE_VERSION_OLDEST: u8 = oldest(NODE_VERSION);
+
+/// The oldest version that a node speaks beside `newest`.
+const fn oldest(newest: u8) -> u8 {
+    if newest > 1 { newest - 1 } else { 1 }
+}
 
 /// The version that two nodes speak with one another: the older one of both. `None`: they are further apart than one.
 /// Then each counts the other one as a member, and there is no link.
 #[must_use]
 pub fn spoken(own: u8, other: u8) -> Option<u8> {
     (own.abs_diff(other) <= 1).then_some(own.min(other)).filter(|version| *version > 0)
+}
+
+/// The version of words to all nodes at once, and of entries in the log: the newest one that each of `others` speaks,
+/// or the oldest one of this node.
+#[must_use]
+pub(super) fn spoken_to_all(own: u8, others: impl Iterator<Item = u8>) -> u8 {
+    others.fold(own, u8::min).max(oldest(own))
 }
 
 /// The name of a node, unique in its cluster: 1 to [`NODE_NAME_MAX`] letters, digits, `-` and `_`. Such a name is

@@ -71,11 +71,12 @@ pub enum NodeState {
     Draining,
     /// The node does not hear its own heartbeat from NATS, so it orders nothing.
     Deaf,
-    /// The node lives, and no link leads there: its words have another version.
+    /// The node lives, and no link leads there: its version and this node's are further apart than one.
     Unlinked,
     /// The node's heartbeats have stopped, or it does not answer.
     Silent,
-    /// The node's heartbeats have stopped without a goodbye, and NATS knows of no process that listens.
+    /// The node's heartbeats have stopped without a goodbye, and NATS knows of no process that listens: it has ended,
+    /// or has lost NATS.
     Ended,
 }
 
@@ -293,7 +294,7 @@ impl ClusterView {
                 }
                 NodeState::Ended => (
                     "node_ended",
-                    format!("{node} has ended without a goodbye: its last heartbeat is {age} old"),
+                    format!("{node} has ended, or has lost NATS: its last heartbeat is {age} old"),
                 ),
             };
             Some(trouble(code, text))

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::members::{MemberWord, Members, OwnNode, Peer};
-use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NODE_VERSION_OLDEST, NodeLoad, NodeName};
+use super::node::{Claim, Heartbeat, HeldSlot, NODE_VERSION, NodeLoad, NodeName, spoken_to_all};
 use super::{NodeKey, SLOTS, Slot, SlotHome, SlotStanding, Term};
 use crate::limits::{
     BALANCE_CALM_AGE, BEAT_INTERVAL, CLAIM_GRACE, FENCED_PAUSE, FROZEN_AGE_MAX, HEARING_AGE_MAX,
@@ -442,11 +442,11 @@ impl View {
         self.members.peers()
     }
 
-    /// The newest version that every other node speaks which may order a slot before long, or the oldest one of this
-    /// node: for words to all of them, and for entries in the log.
+    /// The newest version that every known node speaks, or the oldest one of this node: for words to all of them, and
+    /// for entries in the log. Each of them may order a slot before long.
     #[must_use]
     pub fn version(&self) -> u8 {
-        self.peers().map(|(_, peer)| peer.version).fold(NODE_VERSION, u8::min).max(NODE_VERSION_OLDEST)
+        spoken_to_all(NODE_VERSION, self.members.versions())
     }
 
     /// The name of a node.

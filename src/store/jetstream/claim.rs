@@ -77,6 +77,11 @@ impl Replay {
         Self::new(payload_bytes_max, self.former)
     }
 
+    /// True if this node has rooms that know their streams under a former term.
+    pub(super) fn has_rooms(&self) -> bool {
+        self.former.is_some()
+    }
+
     /// Takes the next entry of the log.
     pub(super) fn take(&mut self, slot: Slot, entry: &LogEntry, own: &Claimant) {
         if entry.sequence < self.next {

@@ -56,6 +56,8 @@ pub(super) struct SlotLog {
     made: u64,
     /// The highest term heard of, read or held. The next claim has to be above.
     floor: Term,
+    /// The log had entries of a later version: it is not claimed before this time.
+    newer_until: Option<Instant>,
     hold: Hold,
     /// Writes in order, and reads behind a write of their room.
     waiting: VecDeque<HeldRequest>,
@@ -142,6 +144,7 @@ impl SlotLog {
             version: NODE_VERSION_OLDEST,
             made: 0,
             floor: Term::default(),
+            newer_until: None,
             hold: Hold::Released,
             waiting: VecDeque::new(),
             fetches: VecDeque::new(),

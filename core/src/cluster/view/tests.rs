@@ -4,7 +4,7 @@ mod world;
 
 use self::world::{Coverage, MS, S, World};
 use super::*;
-use crate::cluster::node::spoken;
+use crate::cluster::node::{spoken, spoken_to_all};
 use crate::now::Now;
 
 /// Nodes that agree on the homes of all slots.
@@ -22,6 +22,9 @@ fn nodes_of_neighbouring_versions_speak_the_older_one_and_others_have_no_link() 
         [(2, 2), (2, 3), (3, 2), (1, 3), (3, 1), (1, 0)].map(|(own, other)| spoken(own, other)),
         [Some(2), Some(2), Some(2), None, None, None]
     );
+    let to_all = |others: &[u8]| spoken_to_all(3, others.iter().copied());
+    // To nobody, up to a node of the version before, and with one that hears no word of this node anyway.
+    assert_eq!([to_all(&[]), to_all(&[4, 3]), to_all(&[3, 2, 3]), to_all(&[2, 1])], [3, 3, 2, 2]);
     let now = Now::made_up().instant;
     let node = |name| {
         let name = NodeName::parse(name).unwrap();
@@ -42,6 +45,18 @@ fn nodes_of_neighbouring_versions_speak_the_older_one_and_others_have_no_link() 
         assert_eq!(heard, met, "{ahead} ahead");
     }
     assert_eq!(view.version(), NODE_VERSION, "all of them read it");
+}
+
+#[test]
+fn a_node_that_has_said_goodbye_counts_for_the_version_until_it_is_forgotten() {
+    let mut world = calm(3);
+    world.say_goodbye(0);
+    // A restart is no end of its version.
+    let known = |world: &World| world.nodes[1].view.members.versions().count();
+    world.run(world.now + 55 * S);
+    assert_eq!((known(&world), world.nodes[1].view.peers().count()), (2, 1));
+    world.run(world.now + 10 * S);
+    assert_eq!(known(&world), 1);
 }
 
 #[test]

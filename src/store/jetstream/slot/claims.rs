@@ -28,7 +28,7 @@ impl SlotLog {
             replay: Replay::new(self.payload_bytes_max, former),
             op: None,
             patience: LOG_APPEND_PATIENCE,
-            until: now.instant,
+            until: self.newer_until.map_or(now.instant, |until| until.max(now.instant)),
             requests_until,
         }));
     }
@@ -118,15 +118,7 @@ impl SlotLog {
             return;
         }
         if claim.replay.is_newer {
-            error!(
-                slot = self.slot.0,
-                "the log has entries of a later version of roomcast: run that version"
-            );
-            self.floor = term;
-            claim.replay = claim.replay.anew(self.payload_bytes_max);
-            claim.claimed = None;
-            claim.until = now.instant + LOG_NEWER_PAUSE;
-            return;
+            return self.meet_newer(term, now);
         }
         let replay = std::mem::replace(&mut claim.replay, Replay::new(0, None));
         self.damaged += replay.damaged;
@@ -158,6 +150,24 @@ impl SlotLog {
             purge_at: None,
         }));
         self.news.push_back(LogNews::Claimed { slot: self.slot, term, behind });
+    }
+
+    /// Waits: the log has entries of a later version in front of the claim.
+    fn meet_newer(&mut self, term: Term, now: Now) {
+        let Hold::Claiming(claim) = &mut self.hold else { return };
+        error!(slot = self.slot.0, "the log has entries of a later version of roomcast: run that version");
+        self.floor = term;
+        let until = now.instant + LOG_NEWER_PAUSE;
+        self.newer_until = Some(until);
+        if claim.replay.has_rooms() {
+            // Another home may have ordered meanwhile: the rooms here must not go on.
+            self.release();
+            self.news.push_back(LogNews::Fenced { slot: self.slot, by: term, node: String::new() });
+            return;
+        }
+        claim.replay = claim.replay.anew(self.payload_bytes_max);
+        claim.claimed = None;
+        claim.until = until;
     }
 
     /// Claims again: the state of the log is unknown. Writes under way have failed.

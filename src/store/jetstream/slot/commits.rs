@@ -141,8 +141,9 @@ impl SlotLog {
         let Some(LogEntry { sequence, entry }) = entry else { return self.fall(now) };
         let Some(record) = LogRecord::parse(self.slot, &entry) else {
             if LogRecord::is_newer(self.slot, &entry) {
-                // Not of this node, and a claim of this node would end its writer's right.
-                let by = Term { sequence, ..held.term };
+                // Not of this node, and a claim of this node would end its writer's right. The least term that its
+                // writer can have: with a higher one in mind, nobody here would follow that home.
+                let by = Term { sequence: held.term.sequence.saturating_add(1), ..held.term };
                 self.floor = self.floor.max(by);
                 self.release();
                 return self.news.push_back(LogNews::Fenced { slot: self.slot, by, node: String::new() });

@@ -12,9 +12,10 @@ use crate::store::jetstream::record::{Content, LogRecord, LogRow};
 use crate::store::row::Marks;
 use crate::store::{Append, Asked, StoreAnswer, StoreError, StoreRequest, Stored};
 use roomcast_core::cluster::Term;
+use roomcast_core::cluster::node::NODE_VERSION;
 use roomcast_core::limits::{
-    LOG_APPEND_PATIENCE, LOG_CLAIM_PATIENCE_MAX, LOG_RECORD_BYTES_MAX, LOG_RETRY_PAUSE, LOG_SLOT_BYTES_MAX,
-    LOG_SLOT_REQUESTS_MAX,
+    LOG_APPEND_PATIENCE, LOG_CLAIM_PATIENCE_MAX, LOG_NEWER_PAUSE, LOG_RECORD_BYTES_MAX, LOG_RETRY_PAUSE,
+    LOG_SLOT_BYTES_MAX, LOG_SLOT_REQUESTS_MAX,
 };
 use roomcast_core::room::message::Message;
 
@@ -36,13 +37,18 @@ impl Bench {
 
     /// Another node's entry, straight into the log.
     fn put(&mut self, term: Term, number: u64, content: Content) -> Term {
+        self.put_in(1, term, number, content)
+    }
+
+    /// Such an entry in a version.
+    fn put_in(&mut self, version: u8, term: Term, number: u64, content: Content) -> Term {
         let record = LogRecord { term, number, content };
         let op = LogOpKind::Append {
             expect: None,
             message_id: format!("other {number}"),
             ttl: DAY,
             rows: 0,
-            entry: record.encode(SLOT, 1),
+            entry: record.encode(SLOT, version),
         };
         match self.log.perform(&op, self.now) {
             LogHeard::Appended { sequence } => record.term_at(sequence),
@@ -188,6 +194,70 @@ fn a_record_behind_a_later_claim_fences_too_without_a_name() {
     let now = bench.now;
     bench.append(append("a", 1, 1..=1, now));
     assert_eq!(bench.news, [LogNews::Fenced { slot: SLOT, by, node: String::new() }]);
+}
+
+#[test]
+fn a_record_of_a_later_version_fences_under_no_higher_term_than_its_home_has() {
+    let mut bench = Bench::held(u64::MAX);
+    let own = bench.written()[0].term_at(bench.log.history[0].0);
+    let theirs = bench.put_in(NODE_VERSION + 1, Term::default(), 1, Content::Claim(node("b", 9)));
+    bench.put_in(NODE_VERSION + 1, theirs, 2, Content::Forget(room("x")));
+    bench.put_in(NODE_VERSION + 1, theirs, 3, Content::Forget(room("y")));
+    let now = bench.now;
+    bench.append(append("a", 1, 1..=1, now));
+    assert_eq!(bench.errors(), [StoreError::Failing]);
+    let [LogNews::Fenced { by, ref node, .. }] = bench.news[..] else { panic!("{:?}", bench.news) };
+    // Above it this node would hear the home's own heartbeats no more.
+    assert!(own < by && by <= theirs && node.is_empty(), "{own:?} < {by:?} <= {theirs:?}");
+    assert_eq!(bench.log.history.len(), 4, "no claim ends the right of the other home");
+}
+
+#[test]
+fn a_slot_whose_log_has_entries_of_a_later_version_is_not_held_and_claimed_again_after_a_pause() {
+    let mut bench = Bench::new(u64::MAX);
+    bench.put_in(NODE_VERSION + 1, Term::default(), 1, Content::Claim(node("b", 9)));
+    bench.order(&claim(Term::default()));
+    bench.wait(LOG_NEWER_PAUSE - SECOND);
+    assert_eq!((bench.log.history.len(), bench.news.len()), (2, 0), "a claim, and no news of it");
+    bench.wait(SECOND);
+    assert_eq!((bench.log.history.len(), bench.news.len()), (3, 0));
+    // Once they have expired, the slot is held.
+    bench.wait(DAY);
+    assert_eq!(claimed(&bench.news).len(), 1);
+    assert_eq!(bench.machine.holdings().quarantined, 0, "no entry was damaged");
+}
+
+#[test]
+fn a_home_that_meets_entries_of_a_later_version_has_lost_its_slot() {
+    let mut bench = Bench::held(u64::MAX);
+    bench.is_silent = true;
+    let now = bench.now;
+    bench.append(append("a", 1, 1..=1, now));
+    // The append is lost, and another node has the slot meanwhile.
+    bench.put_in(NODE_VERSION + 1, Term::default(), 1, Content::Claim(node("b", 9)));
+    bench.is_silent = false;
+    bench.wait(LOG_APPEND_PATIENCE);
+    let by = Term { generation: 0, sequence: 3 };
+    assert_eq!(bench.news, [LogNews::Fenced { slot: SLOT, by, node: String::new() }]);
+    assert_eq!(bench.errors(), [StoreError::Failing]);
+    // An order is no reason to end the right of the next home at once.
+    bench.order(&claim(by));
+    bench.wait(LOG_NEWER_PAUSE - SECOND);
+    assert_eq!(bench.log.history.len(), 3);
+    bench.wait(SECOND);
+    assert_eq!((bench.log.history.len(), bench.news.len()), (4, 1));
+}
+
+#[test]
+fn new_entries_are_of_the_version_that_was_told() {
+    let mut bench = Bench::held(u64::MAX);
+    let now = bench.now;
+    bench.machine.write_version(NODE_VERSION + 1);
+    bench.append(append("a", 1, 1..=1, now));
+    bench.machine.write_version(1);
+    bench.append(append("a", 1, 2..=2, now));
+    let newer = |(_, entry, _): &(u64, Bytes, _)| LogRecord::is_newer(SLOT, entry);
+    assert_eq!(bench.log.history.iter().map(newer).collect::<Vec<_>>(), [false, true, false]);
 }
 
 #[test]
