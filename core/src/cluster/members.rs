@@ -441,31 +441,33 @@ impl Members {
         scored.into_iter().map(|(_, node)| node).collect()
     }
 
-    /// The nodes that may take slots of this node: a hand-over needs a link.
-    fn linked_takers(&self) -> impl Iterator<Item = (&NodeName, &Peer)> {
-        self.takers().filter(|(_, peer)| spoken(NODE_VERSION, peer.version).is_some())
+    /// The nodes that may take slots of this node: a hand-over needs a link. `written`: the newest version of entries
+    /// in the slots' logs, which an older node could not read.
+    fn linked_takers(&self, written: u8) -> impl Iterator<Item = (&NodeName, &Peer)> {
+        self.takers()
+            .filter(move |(_, peer)| spoken(NODE_VERSION, peer.version).is_some() && peer.version >= written)
     }
 
-    /// True if another node that has a link to this one may take slots.
-    pub(super) fn has_taker(&self) -> bool {
-        self.linked_takers().next().is_some()
+    /// True if another node may take slots of this one.
+    pub(super) fn has_taker(&self, written: u8) -> bool {
+        self.linked_takers(written).next().is_some()
     }
 
-    /// The first choice for a slot among the others that have a link to this node.
-    pub(super) fn taker_of(&self, slot: Slot) -> Option<NodeKey> {
-        self.scored_taker(slot).map(|(_, key)| key)
+    /// The first choice for a slot among the others that may take it.
+    pub(super) fn taker_of(&self, slot: Slot, written: u8) -> Option<NodeKey> {
+        self.scored_taker(slot, written).map(|(_, key)| key)
     }
 
-    /// The first choice for a slot, if it is not this node, and has a link to it.
-    pub(super) fn better_taker_of(&self, slot: Slot) -> Option<NodeKey> {
+    /// The first choice for a slot among the others that may take it, if it comes before this node.
+    pub(super) fn better_taker_of(&self, slot: Slot, written: u8) -> Option<NodeKey> {
         let own = rendezvous::score(&self.own.name, slot, self.own.shards);
-        self.scored_taker(slot).filter(|(score, _)| *score > own).map(|(_, key)| key)
+        self.scored_taker(slot, written).filter(|(score, _)| *score > own).map(|(_, key)| key)
     }
 
-    fn scored_taker(&self, slot: Slot) -> Option<(f64, NodeKey)> {
+    fn scored_taker(&self, slot: Slot, written: u8) -> Option<(f64, NodeKey)> {
         let scored =
             |(name, peer): (&NodeName, &Peer)| (rendezvous::score(name, slot, peer.load.shards), peer.key);
-        self.linked_takers().map(scored).max_by(|one, other| one.0.total_cmp(&other.0))
+        self.linked_takers(written).map(scored).max_by(|one, other| one.0.total_cmp(&other.0))
     }
 
     /// True if this node comes before all living nodes in the order of a slot.

@@ -92,6 +92,8 @@ pub struct View {
     /// By slot.
     seats: Vec<SlotSeat>,
     stage: NodeStage,
+    /// The newest version in which this node may have written entries to the logs of its slots; 0: it has held none.
+    written: u8,
     /// The last moment at which a node came or went.
     members_changed: Instant,
     next_beat: Instant,
@@ -183,6 +185,7 @@ impl View {
             members: Members::new(own, now),
             seats: vec![seat; SLOTS],
             stage: NodeStage::Serving,
+            written: 0,
             members_changed: now,
             next_beat: now,
             next_look: now,
@@ -320,7 +323,7 @@ impl View {
     pub fn to_hand_over(&self) -> impl Iterator<Item = (Slot, NodeKey, Term)> {
         let is_draining = self.stage == NodeStage::Draining;
         let given = self.givable().filter(move |_| is_draining);
-        given.filter_map(|(slot, term)| Some((slot, self.members.taker_of(slot)?, term)))
+        given.filter_map(|(slot, term)| Some((slot, self.members.taker_of(slot, self.written)?, term)))
     }
 
     /// The slots that another node should hold, each with that node and the term of this one. None soon after a node
@@ -332,7 +335,7 @@ impl View {
             && hears_all
             && now.saturating_duration_since(self.members_changed) >= BALANCE_CALM_AGE;
         let given = self.givable().filter(move |_| is_calm);
-        given.filter_map(|(slot, term)| Some((slot, self.members.better_taker_of(slot)?, term)))
+        given.filter_map(|(slot, term)| Some((slot, self.members.better_taker_of(slot, self.written)?, term)))
     }
 
     /// The slots that are without doubt here, each with its term.
@@ -349,7 +352,7 @@ impl View {
     #[must_use]
     pub fn has_to_give(&self) -> bool {
         let is_held = |seat: &SlotSeat| matches!(seat.own, Own::Held(_));
-        self.seats.iter().any(is_held) && self.members.has_taker()
+        self.seats.iter().any(is_held) && self.members.has_taker(self.written)
     }
 
     /// The slot is on its way to `to`: a claim of that node ends the hold at once.
@@ -415,6 +418,9 @@ impl View {
             self.next_look = now + VIEW_INTERVAL;
             self.members.judge(now);
             self.take_members(now);
+            if self.seats.iter().any(|seat| matches!(seat.own, Own::Held(_))) {
+                self.written = self.written.max(self.version());
+            }
             let outlook = self.outlook(now);
             for slot in Slot::all() {
                 // A home that parts says so.

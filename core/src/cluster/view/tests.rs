@@ -136,6 +136,15 @@ fn a_node_that_drains_hands_its_slots_over_in_the_same_runs() {
 }
 
 #[test]
+fn a_node_that_could_not_read_the_log_is_handed_no_slot() {
+    let world = calm(2);
+    let View { members, written, .. } = &world.nodes[0].view;
+    assert_eq!(*written, NODE_VERSION, "both nodes speak it");
+    assert!(members.has_taker(NODE_VERSION) && members.taker_of(Slot(0), NODE_VERSION).is_some());
+    assert!(!members.has_taker(NODE_VERSION + 1) && members.taker_of(Slot(0), NODE_VERSION + 1).is_none());
+}
+
+#[test]
 fn slots_move_to_a_node_that_stays_one_by_one_and_in_the_same_runs() {
     let mut world = calm(3);
     world.say_goodbye(1);
