@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use super::exchange::{Exchange, OfferHeard, SlotPacked};
 use super::tenure::Tenure;
 use super::wire::HandOverSaid;
+use crate::metrics::tally::HandOverOutcome;
 use crate::shard::slots::{SlotArrival, Slots};
 use crate::shard::ways::FromNode;
 use roomcast_core::cluster::handover::{HandOverWord, HandOvers};
@@ -24,6 +25,8 @@ pub(super) struct HandOverDesk {
     taking: BTreeMap<Slot, SlotArrival>,
     /// Slot -> the offer of a slot that stands here next.
     came: BTreeMap<Slot, SlotArrival>,
+    /// The ends of hand-overs since the last report.
+    outcomes: Vec<HandOverOutcome>,
     slots: Arc<Slots>,
 }
 
@@ -35,7 +38,8 @@ pub(super) struct Moving<'a> {
 
 impl HandOverDesk {
     pub(super) fn new(shards: usize, slots: Arc<Slots>, now: Instant) -> Self {
-        Self { giving: HandOvers::new(shards, now), taking: BTreeMap::new(), came: BTreeMap::new(), slots }
+        let giving = HandOvers::new(shards, now);
+        Self { giving, taking: BTreeMap::new(), came: BTreeMap::new(), outcomes: Vec::new(), slots }
     }
 
     /// Hands over all slots from now on.
@@ -91,12 +95,16 @@ impl HandOverDesk {
                 }
                 HandOverWord::Resume { slot } => {
                     info!(slot = slot.0, "the hand-over of a slot was given up: its rooms go on here");
+                    self.outcomes.push(HandOverOutcome::Kept);
                     moving.tenure.view.keep_on(slot);
                     moving.exchange.tell_shards(|| FromNode::Resume { slot });
                     self.slots.end_leave(slot, None);
                 }
-                // Behind the standing: shards that see this word find the slot lost.
-                HandOverWord::End { slot } => moving.exchange.tell_shards(|| FromNode::Resume { slot }),
+                HandOverWord::End { slot, is_given } => {
+                    self.outcomes.push(if is_given { HandOverOutcome::Given } else { HandOverOutcome::Lost });
+                    // Behind the standing: shards that see this word find the slot lost.
+                    moving.exchange.tell_shards(|| FromNode::Resume { slot });
+                }
                 HandOverWord::Reclaim { slot } => {
                     warn!(
                         slot = slot.0,
@@ -126,6 +134,11 @@ impl HandOverDesk {
             // Behind the standing: a request that goes on finds the next home.
             self.slots.end_leave(slot, standing.home.other().filter(|_| is_given));
         }
+    }
+
+    /// The ends of hand-overs since the last call.
+    pub(super) fn take_outcomes(&mut self) -> Vec<HandOverOutcome> {
+        std::mem::take(&mut self.outcomes)
     }
 
     /// The way to a node is lost.

@@ -641,6 +641,9 @@ impl ClusterShell {
             let peer = self.tenure.view.name_of(node).map_or("", NodeName::as_str);
             (self.report)(ClusterReport::Link { peer, tally, age });
         }
+        for outcome in self.hand_overs.take_outcomes() {
+            (self.report)(ClusterReport::HandOver { outcome });
+        }
         if let Some(echo) = self.tenure.view.echo_at() {
             (self.report)(ClusterReport::Echo { age: now.instant.saturating_duration_since(echo) });
         }

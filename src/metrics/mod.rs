@@ -28,7 +28,7 @@ pub use self::table::{DEFINITIONS, Definition, Kind};
 use self::summary::{Line, Summary};
 use self::table::*;
 
-use self::tally::{ClusterReport, Holdings, LinkTally, Tally};
+use self::tally::{ClusterReport, HandOverOutcome, Holdings, LinkTally, Tally};
 use crate::clock;
 use crate::store::health::{StoreTally, Trouble};
 use roomcast_core::cluster::quota::QuotaRate;
@@ -116,6 +116,7 @@ struct Cells {
     /// [`OTHER_PEERS`].
     links: Mutex<BTreeMap<String, LinkCells>>,
     echo: Gauge,
+    hand_overs: Vec<Counter>,
     takeover: Histogram,
     /// Indexed as [`SlotCounts`].
     slots: [Gauge; 4],
@@ -447,6 +448,7 @@ impl Metrics {
         match report {
             ClusterReport::Link { peer, tally, age } => self.link_counted(peer, tally, age),
             ClusterReport::Echo { age } => self.cells.echo.set(age.as_secs_f64()),
+            ClusterReport::HandOver { outcome } => self.cells.hand_overs[outcome as usize].increment(1),
             ClusterReport::Takeover { took } => self.cells.takeover.record(took.as_secs_f64()),
         }
     }
@@ -583,6 +585,7 @@ impl Cells {
             route_answers: register.each(&ROUTE_ANSWERS, RouteKind::ALL.map(RouteKind::name)),
             links: Mutex::default(),
             echo: register.gauge(&ECHO, &[]),
+            hand_overs: register.each(&HAND_OVERS, HandOverOutcome::ALL.map(HandOverOutcome::name)),
             takeover: register.histogram(&TAKEOVER),
             slots: ["here", "there", "frozen", "nobody"].map(|state| register.gauge(&SLOTS, &[state])),
             key_allocations: array::from_fn(|key| register.gauge(&QUOTA_ALLOCATION, &[&key.to_string()])),

@@ -73,6 +73,30 @@ pub(crate) struct LinkTally {
     pub(crate) stale: u64,
 }
 
+/// The end of a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandOverOutcome {
+    /// The next home goes on.
+    Given,
+    /// It was given up, and the rooms go on here.
+    Kept,
+    /// Another node has claimed the slot.
+    Lost,
+}
+
+impl HandOverOutcome {
+    /// All outcomes, in order.
+    pub(crate) const ALL: [Self; 3] = [Self::Given, Self::Kept, Self::Lost];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Kept => "kept",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// A report of the cluster's thread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum ClusterReport<'a> {
@@ -89,6 +113,11 @@ pub(crate) enum ClusterReport<'a> {
     Echo {
         /// Its age, as it came back from NATS.
         age: Duration,
+    },
+    /// A hand-over of this node has ended.
+    HandOver {
+        /// Its end.
+        outcome: HandOverOutcome,
     },
     /// A slot of a dead node is held here.
     Takeover {

@@ -58,6 +58,8 @@ pub enum HandOverWord {
     End {
         /// The slot.
         slot: Slot,
+        /// True: it is the next home's.
+        is_given: bool,
     },
     /// For the log: claim the slot, and tell of claims in between.
     Reclaim {
@@ -127,6 +129,8 @@ impl HandOvers {
     /// Hands over all slots from now on: the node drains.
     pub fn give_all(&mut self) {
         self.gives_all = true;
+        // Those that balance leaves alone as well.
+        self.resting.clear();
     }
 
     /// Begins the hand-overs whose time has come. Returns their slots.
@@ -210,7 +214,7 @@ impl HandOvers {
         if !standing.home.is_own() {
             let is_given = standing.home == SlotHome::There(one.to);
             self.slots.remove(&slot);
-            self.words.push_back(HandOverWord::End { slot });
+            self.words.push_back(HandOverWord::End { slot, is_given });
             return is_given;
         }
         if standing.term > one.term {

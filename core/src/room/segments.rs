@@ -227,7 +227,7 @@ impl Segments {
         }
         let held = self.by_place.remove(&place).unwrap_or_default();
         self.note_awaited();
-        held.node.map(|node| node.roll).or(held.roll.map(|roll| roll.0)).unwrap_or_default()
+        held.node.map(|node| node.roll).or_else(|| held.roll.map(|roll| roll.0)).unwrap_or_default()
     }
 
     /// True if a place has members, or owes a word about a batch.

@@ -379,3 +379,59 @@ fn a_pause_is_answered_by_a_branch_that_knows_nothing_of_the_room() {
     assert_eq!(said(&mut branch), ["7: Paused"]);
     assert!(branch.is_idle() && !branch.is_paused());
 }
+
+/// The branch of a room of this node with a member on each of two shards, which is handed over to `OTHER`.
+fn standing_in(now: Instant) -> Branch {
+    let segments = vec![(0, Census([1, 0])), (1, Census([1, 0]))];
+    let room = HandedOut { to: OTHER, run: RUN, epoch: None, seq: Seq(4), segments };
+    Branch::standing_in(9, room, now)
+}
+
+#[test]
+fn a_branch_that_stands_in_goes_to_the_next_home_and_its_members_notice_nothing() {
+    let now = Now::made_up().instant;
+    let mut branch = standing_in(now);
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    // The room is still here, whatever becomes of the right to order, and of the way to the next home.
+    branch.follow(SlotHome::Frozen);
+    branch.reset(OTHER, SlotHome::Here);
+    branch.due(SlotHome::Here, now + BRANCH_PAUSED_AGE_MAX);
+    assert!(branch.stands_in());
+    assert_eq!(said(&mut branch), [""; 0]);
+    branch.follow(SlotHome::There(OTHER));
+    assert!(!branch.stands_in() && branch.is_paused());
+    branch.adopted(OTHER, RUN, Seq(4));
+    assert_eq!(said(&mut branch), ["8: Paused", "8: Left"]);
+    assert_eq!(branch.level(OTHER, RUN, Seq(5)), [1]);
+}
+
+#[test]
+fn a_room_that_goes_on_here_has_each_word_of_its_members_from_the_branch_that_stood_in() {
+    let now = Now::made_up().instant;
+    let mut branch = standing_in(now);
+    let reach = crate::room::Reach::default();
+    for _ in 0..BRANCH_PAUSED_WORDS_MAX {
+        let early = crate::room::EarlyAck { reach, is_named: false };
+        hear(&mut branch, 0, SegmentSaid::AckedEarly { epoch: None, early });
+    }
+    // Past the bound, and the last members all the same.
+    hear(&mut branch, 0, SegmentSaid::Left(departure()));
+    hear(&mut branch, 1, SegmentSaid::Left(departure()));
+    let here = branch.hand_in(RUN).unwrap();
+    assert_eq!(here.words.len(), BRANCH_PAUSED_WORDS_MAX + 2);
+    assert!(matches!(here.words.last(), Some((1, SegmentSaid::Left(_)))));
+}
+
+#[test]
+fn the_members_of_a_branch_that_stood_in_join_again_if_the_room_goes_another_way() {
+    let now = Now::made_up().instant;
+    let mut branch = standing_in(now);
+    branch.parted(Run(71));
+    assert!(branch.stands_in(), "another life");
+    branch.parted(RUN);
+    assert_eq!(said(&mut branch), ["moved 0", "moved 1"]);
+    let mut branch = standing_in(now);
+    branch.follow(SlotHome::There(HOME));
+    branch.due(SlotHome::There(HOME), now + BRANCH_PAUSED_AGE_MAX);
+    assert_eq!(said(&mut branch), ["8: Moved", "moved 0", "moved 1"], "nobody has gone on with the room");
+}

@@ -34,7 +34,7 @@ fn a_slot_is_offered_once_each_shard_has_said_its_rooms_and_given_with_the_claim
     let mut giving = offered(now);
     assert!(giving.stands(Slot(3), standing(SlotHome::There(TO), 9), now));
     giving.due(now + HAND_OVER_AGE_MAX);
-    assert_eq!(words(&mut giving), [HandOverWord::End { slot: Slot(3) }]);
+    assert_eq!(words(&mut giving), [HandOverWord::End { slot: Slot(3), is_given: true }]);
     assert!(giving.may_begin(Slot(3), now));
 }
 
@@ -82,7 +82,26 @@ fn another_claim_ends_the_hand_over_and_it_is_given_to_nobody() {
     let now = Now::made_up().instant;
     let mut giving = offered(now);
     assert!(!giving.stands(Slot(3), standing(SlotHome::There(NodeKey(1)), 9), now));
-    assert_eq!(words(&mut giving), [HandOverWord::End { slot: Slot(3) }]);
+    assert_eq!(words(&mut giving), [HandOverWord::End { slot: Slot(3), is_given: false }]);
+}
+
+#[test]
+fn balance_gives_up_for_a_room_that_cannot_go_along_and_a_drain_goes_on_without_it() {
+    let now = Now::made_up().instant;
+    let mut giving = HandOvers::new(1, now);
+    giving.begin(Slot(3), TO, TERM, now);
+    giving.packed(Slot(3), 1, 0, false, now);
+    assert_eq!(words(&mut giving).last(), Some(&HandOverWord::Resume { slot: Slot(3) }));
+    assert!(
+        !giving.may_begin(Slot(3), now + HAND_OVER_RETRY)
+            && giving.may_begin(Slot(3), now + BALANCE_CALM_AGE)
+    );
+    giving.give_all();
+    assert!(giving.may_begin(Slot(3), now));
+    giving.begin(Slot(4), TO, TERM, now);
+    giving.packed(Slot(4), 2, 0, false, now);
+    let offer = HandOverWord::Offer { slot: Slot(4), to: TO, attempt: 2, term: TERM };
+    assert_eq!(words(&mut giving).last(), Some(&offer));
 }
 
 #[test]

@@ -145,7 +145,8 @@ impl World {
         }
     }
 
-    /// A world without faults: the rooms move between nodes that all have members of them. Returns the number of rooms that were handed over.
+    /// A world without faults: the rooms move between nodes that all have members of them. Returns the number of rooms
+    /// that were handed over.
     pub(super) fn quiet_moves(seed: u64) -> u64 {
         let mut world = Self::of_nodes(seed, 4, fastrand::Rng::with_seed(seed));
         world.is_calm = true;

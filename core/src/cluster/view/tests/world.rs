@@ -322,7 +322,7 @@ impl World {
                 self.hand_over_next(node, now);
             }
             Event::Packed { slot, attempt } => {
-                self.nodes[node].handed.giving.packed(slot, attempt, 0, true, now)
+                self.nodes[node].handed.giving.packed(slot, attempt, 0, true, now);
             }
             Event::Deliver(Message::Offer(offer)) => self.take_offer(node, offer, now),
             Event::Deliver(Message::Declined { slot, attempt, by }) => {
