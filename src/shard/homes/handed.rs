@@ -253,7 +253,8 @@ impl Homes {
         let keys = self.rooms.iter().filter(|(_, home)| is_paused(home)).map(|(key, _)| key);
         for key in keys.collect::<Vec<_>>() {
             let is_stood_in = self.rooms[key].pausing.take().is_some_and(|pausing| pausing.is_stood_in);
-            let (name, run) = (self.rooms[key].room.name().clone(), self.rooms[key].room.run());
+            let name = self.rooms[key].room.name().clone();
+            let run = self.rooms[key].room.run();
             let here = if is_stood_in { hand_in(&name, run) } else { HandedIn::default() };
             let is_lost = is_stood_in && here.segments.is_empty() && here.words.is_empty();
             let places: Vec<usize> = self.rooms[key].room.segments().map(|(place, _)| place).collect();
