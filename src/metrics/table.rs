@@ -207,8 +207,8 @@ table! {
     ECHO = Gauge "roomcast_echo_seconds" []
         "Age of this node's own heartbeat, as it came back from NATS. Above 2, this node orders nothing.";
     HAND_OVERS = Counter "roomcast_hand_overs_total" ["outcome"]
-        "Hand-overs of this node's slots that have ended. `given`: the next home goes on. `kept`: given up, and the rooms \
-         go on here. `lost`: another node has claimed the slot.";
+        "Hand-overs of this node's slots that have ended. `given`: the next home goes on. `kept`: given up, and the \
+         rooms go on here. `lost`: another node has claimed the slot.";
     TAKEOVER = Histogram "roomcast_takeover_seconds" []
         "Time from the last heartbeat of a slot's former node to the slot's rooms at this node.";
     QUOTA_ALLOCATION = Gauge "roomcast_quota_allocation" ["key_index"]

@@ -239,7 +239,7 @@ impl Homes {
         }
     }
 
-    /// Has the rooms of a slot go on: it is not handed over. `hand_in` takes the branch of a room that stands in for it.
+    /// Has the rooms of a slot go on: it is not handed over. `hand_in` takes out the branch that stands in for a room.
     pub(in crate::shard) fn resume(
         &mut self,
         slot: Slot,
