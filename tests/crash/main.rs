@@ -12,9 +12,13 @@ mod loopfs;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cuts;
 mod full;
 mod homes;
 mod ledger;
+mod power;
+mod slow;
+mod space;
 mod viewer;
 
 use std::collections::BTreeMap;

@@ -2,21 +2,27 @@
 //!
 //! Without a nats-server on this machine there is no cluster, and the test that wants one says so.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
+use std::io::{Write as _, stderr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::cut::Way;
-use super::nats::{NatsServers, NatsSetting};
+use super::nats::{Namespace, NatsPlace, NatsServers, NatsSetting};
+use super::netns::Net;
 use super::{Door, Doors, Process, until};
 
 /// Rooms whose homes are asked for, so many that they lie in most slots of a node.
 const ROOMS_ASKED: usize = 64;
 /// Shards of each node.
 const SHARDS: usize = 2;
+
+/// A free port on loopback.
+const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// The ports of a node in a namespace of its own: viewer, publisher, ops.
+const PORTS: [u16; 3] = [7600, 7601, 7602];
 
 /// Nodes over NATS servers.
 #[derive(Debug)]
@@ -28,6 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) doors: Vec<Doors>,
     /// The ways of the nodes to the only server, if the test cuts them.
     pub(crate) ways: Vec<Way>,
+    /// The namespaces of the nodes and behind them those of the servers. `None`: all are on loopback.
+    pub(crate) net: Option<Net>,
     settings: Settings,
 }
 
@@ -49,10 +57,33 @@ impl Cluster {
         settings: Settings,
     ) -> Option<Self> {
         let servers = NatsServers::start(test, servers).await?;
+        Some(Box::pin(Self::on(servers, nodes, settings, None)).await)
+    }
+
+    /// As [`Cluster::start`], on these servers.
+    pub(crate) async fn on(servers: NatsServers, nodes: usize, settings: Settings, net: Option<Net>) -> Self {
         let nats = servers.toml();
-        let starting = (0..nodes).map(|node| servers.node(node, None, &nats, settings));
+        let place = |node: usize| net.as_ref().map(|net| &net.hosts[node]);
+        let starting = (0..nodes).map(|node| servers.node(node, None, &nats, settings, place(node)));
         let nodes: Vec<Process> = join_all(starting).await;
-        Some(Self { settings, ..Box::pin(Self::of(servers, nodes, Vec::new())).await })
+        Self { settings, net, ..Box::pin(Self::of(servers, nodes, Vec::new())).await }
+    }
+
+    /// As [`Cluster::start`], each node and each server in a network namespace of its own. `None`, and a line on
+    /// stderr: this machine has none, or no nats-server.
+    pub(crate) async fn start_apart(test: &str, servers: usize, nodes: usize) -> Option<Self> {
+        let net = match Net::new(nodes + servers) {
+            Ok(net) => net,
+            Err(why) => {
+                writeln!(stderr(), "skipped: {test}: NOT RUN: {why}").ok();
+                return None;
+            }
+        };
+        let place = |host: &Namespace| NatsPlace { namespace: Some(host.clone()), store: None };
+        let places = net.hosts[nodes..].iter().map(place).collect();
+        let setting = NatsSetting { count: servers, ..NatsSetting::ONE };
+        let servers = NatsServers::start_at(test, setting, places).await?;
+        Some(Box::pin(Self::on(servers, nodes, &[], Some(net))).await)
     }
 
     /// As [`Cluster::start`], with one server, and a way of its own from each node to it.
@@ -60,15 +91,15 @@ impl Cluster {
         let servers = NatsServers::start(test, 1).await?;
         let ways = join_all((0..nodes).map(|_| Way::to(servers.clients()[0]))).await;
         let urls: Vec<String> = ways.iter().map(|way| format!("[\"nats://{}\"]", way.address)).collect();
-        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, None, nats, &[]));
+        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, None, nats, &[], None));
         let nodes: Vec<Process> = join_all(starting).await;
         Some(Box::pin(Self::of(servers, nodes, ways)).await)
     }
 
     async fn of(servers: NatsServers, nodes: Vec<Process>, ways: Vec<Way>) -> Self {
         let doors = nodes.iter().map(|node| node.doors).collect();
-        let cluster =
-            Self { servers, nodes: nodes.into_iter().map(Some).collect(), doors, ways, settings: &[] };
+        let nodes = nodes.into_iter().map(Some).collect();
+        let cluster = Self { servers, nodes, doors, ways, net: None, settings: &[] };
         cluster.is_whole().await;
         cluster
     }
@@ -105,14 +136,21 @@ impl Cluster {
 
     /// Sends a signal to a living node.
     pub(crate) fn signal(&self, node: usize, signal: Signal) {
-        self.nodes[node].as_ref().expect("a living node").signal(signal);
+        self.process(node).signal(signal);
+    }
+
+    /// The process of a living node.
+    pub(crate) fn process(&self, node: usize) -> &Process {
+        self.nodes[node].as_ref().expect("a living node")
     }
 
     /// Starts a killed node again, on its doors.
     pub(crate) async fn restart(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");
         let nats = self.servers.toml();
-        self.nodes[node] = Some(self.servers.node(node, Some(self.doors[node]), &nats, self.settings).await);
+        let place = self.net.as_ref().map(|net| &net.hosts[node]);
+        let starting = self.servers.node(node, Some(self.doors[node]), &nats, self.settings, place);
+        self.nodes[node] = Some(starting.await);
     }
 
     /// The number of the node that orders a room, by the route that the node `at` tells.
@@ -147,8 +185,14 @@ impl Cluster {
 impl NatsServers {
     /// Starts servers that make up one cluster, and waits until JetStream has a leader.
     async fn start(test: &str, count: usize) -> Option<Self> {
-        let servers = Self::spawn(test, NatsSetting { count, ..NatsSetting::ONE })?;
-        for server in 0..count {
+        let setting = NatsSetting { count, ..NatsSetting::ONE };
+        Self::start_at(test, setting, vec![NatsPlace::default(); count]).await
+    }
+
+    /// As [`NatsServers::start`], each server at a place.
+    pub(crate) async fn start_at(test: &str, setting: NatsSetting, places: Vec<NatsPlace>) -> Option<Self> {
+        let servers = Self::spawn_at(test, setting, places)?;
+        for server in 0..servers.count() {
             servers.is_healthy(server).await;
         }
         Some(servers)
@@ -182,10 +226,22 @@ impl NatsServers {
     }
 
     /// Starts a node of the cluster, on free ports or on these doors. `nats`: the value of `cluster.nats`.
-    async fn node(&self, number: usize, on: Option<Doors>, nats: &str, settings: Settings) -> Process {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
-        let mut command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+    async fn node(
+        &self,
+        number: usize,
+        on: Option<Doors>,
+        nats: &str,
+        settings: Settings,
+        place: Option<&Namespace>,
+    ) -> Process {
+        let on = on.unwrap_or_else(|| match place {
+            Some(place) => {
+                let [viewer, publisher, ops] = PORTS.map(|port| SocketAddr::from((place.address, port)));
+                Doors { viewer, publisher, ops }
+            }
+            None => Doors { viewer: FREE, publisher: FREE, ops: FREE },
+        });
+        let mut command = Namespace::command(place, env!("CARGO_BIN_EXE_roomcast"));
         command
             .args([
                 "--viewer-listen",
@@ -200,6 +256,12 @@ impl NatsServers {
             .env("ROOMCAST__CLUSTER__NATS", nats)
             .env("ROOMCAST__CLUSTER__NODE", format!("node-{number}"))
             .env("ROOMCAST__CLUSTER__REPLICAS", self.count().min(3).to_string());
+        if place.is_some() {
+            command
+                .args(["--insecure", "--insecure-nats"])
+                .env("ROOMCAST__CLUSTER__SYSTEM_CREDENTIALS", self.system_credentials())
+                .env("ROOMCAST__CLUSTER__VIEWER_URL", format!("ws://{}", on.viewer));
+        }
         Process::as_typed(command).await
     }
 }
