@@ -29,7 +29,10 @@ struct HeldNode {
     /// Batches on the way to the node or queued there, oldest first, each with the moment of its cut. At most
     /// `SEGMENT_QUEUED_MAX`.
     awaited: VecDeque<(Seq, Instant)>,
-    /// The node took no batch into a pass for long: until it does, no further batch is awaited.
+    /// The newest batch that went to the node, awaited or not.
+    newest: Seq,
+    /// The node took no batch into a pass for long, or a batch to it lapsed: until it is level again, no further
+    /// batch is awaited.
     is_late: bool,
 }
 
@@ -169,7 +172,8 @@ impl Segments {
     pub(super) fn taken_through(&mut self, place: usize, seq: Seq, cost: Option<WriteCost>) -> bool {
         let Some(segment) = self.by_place.get_mut(&place) else { return false };
         let Some(node) = &mut segment.node else { return false };
-        node.is_late = false;
+        // A word about an old batch comes from a node that is still behind: it would hold up all others at once.
+        node.is_late &= node.newest.0 >= seq.0.saturating_add(SEGMENT_QUEUED_MAX as u64);
         let awaited = node.awaited.len();
         while node.awaited.pop_front_if(|(sent, _)| *sent <= seq).is_some() {}
         let were_awaited = awaited > node.awaited.len();
@@ -184,7 +188,12 @@ impl Segments {
     pub(super) fn lapsed(&mut self, place: usize, seq: Seq) {
         let Some(segment) = self.by_place.get_mut(&place) else { return };
         match &mut segment.node {
-            Some(node) => node.awaited.retain(|(sent, _)| *sent != seq),
+            Some(node) => {
+                node.awaited.retain(|(sent, _)| *sent != seq);
+                // A link gives up a batch long before a room does. One cut for each such batch would have the node
+                // set the pace of all others.
+                node.is_late = true;
+            }
             None => segment.queued = segment.queued.saturating_sub(1),
         }
         self.note_awaited();
@@ -223,13 +232,14 @@ impl Segments {
     pub(super) fn send_batch(&mut self, seq: Seq, now: Instant) {
         // A segment that just lost its last member is not sent the batch, and owes no answer for it.
         for segment in self.by_place.values_mut().filter(|segment| segment.census.members() > 0) {
-            match &mut segment.node {
-                None => segment.queued += 1,
-                Some(node) if node.is_late => {}
-                Some(node) => {
-                    node.awaited.push_back((seq, now));
-                    self.awaited_since.get_or_insert(now);
-                }
+            let Some(node) = &mut segment.node else {
+                segment.queued += 1;
+                continue;
+            };
+            node.newest = seq;
+            if !node.is_late {
+                node.awaited.push_back((seq, now));
+                self.awaited_since.get_or_insert(now);
             }
         }
     }
