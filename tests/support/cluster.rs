@@ -147,10 +147,21 @@ impl Cluster {
     /// Starts a killed node again, on its doors.
     pub(crate) async fn restart(&mut self, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");
-        let nats = self.servers.toml();
+        self.nodes[node] = Some(self.again(node).await);
+    }
+
+    /// Kills all nodes and starts them again: all that they know then comes from the log.
+    pub(crate) async fn renew(&mut self) {
+        (0..self.nodes.len()).for_each(|node| self.kill(node));
+        let nodes = join_all((0..self.nodes.len()).map(|node| self.again(node))).await;
+        self.nodes = nodes.into_iter().map(Some).collect();
+        self.is_whole().await;
+    }
+
+    /// Starts a node on the doors that it had.
+    async fn again(&self, node: usize) -> Process {
         let place = self.net.as_ref().map(|net| &net.hosts[node]);
-        let starting = self.servers.node(node, Some(self.doors[node]), &nats, self.settings, place);
-        self.nodes[node] = Some(starting.await);
+        self.servers.node(node, Some(self.doors[node]), &self.servers.toml(), self.settings, place).await
     }
 
     /// The number of the node that orders a room, by the route that the node `at` tells.

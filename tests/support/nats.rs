@@ -101,9 +101,12 @@ impl NatsServers {
         let folder = std::env::temp_dir().join(format!("roomcast-nats-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         // Routes between servers are in their configuration, so port 0 would not do. Bound all at once, so that no
-        // two servers get the same port.
+        // two servers get the same port. At an address of their own, since nobody else may take the port of a server
+        // that is down: a node that connects again and again may even meet itself there.
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let address = Ipv4Addr::new(127, high | 1, low, u8::try_from(number % 250).unwrap() + 2);
         let bound: Vec<TcpListener> =
-            (0..3 * setting.count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
+            (0..3 * setting.count).map(|_| TcpListener::bind((address, 0)).unwrap()).collect();
         let ports: Vec<SocketAddr> = bound.iter().map(|port| port.local_addr().unwrap()).collect();
         drop(bound);
         let server = |(place, ports): (NatsPlace, &[SocketAddr])| {

@@ -210,8 +210,8 @@ impl Segments {
         self.forget_if_empty(place);
     }
 
-    /// The moment at which a node holds up the room no longer, or batches without a word of their node lapse, at the age
-    /// `age_max`.
+    /// The moment at which a node holds up the room no longer, or batches without a word of their node lapse, at the
+    /// age `age_max`.
     pub(super) fn lapse_due(&self, age_max: impl FnOnce() -> Duration) -> Option<Instant> {
         let lapse = self.awaited_since.map(|since| since + age_max());
         let hold = self.held_since.map(|since| since + NODE_HOLD_AGE_MAX);
