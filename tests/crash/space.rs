@@ -46,9 +46,8 @@ async fn publish_once(cluster: &Cluster, number: u64, durable: &mut BTreeMap<u64
     Some(answer.json()["code"].as_str().unwrap().to_owned())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tc7_full_disks_of_nats_servers_lose_nothing_and_heal() {
-    let test = "TC7 full disks of NATS servers";
+/// Fills disks until messages are refused, and makes space again.
+pub(crate) async fn full_disks(test: &str) {
     let count = if std::env::var("ROOMCAST_FULL_DISKS").is_ok() { 3 } else { 1 };
     let Some(disks) = disks(test, "full", count, MEBIBYTES) else { return };
     let Some(mut cluster) = cluster_on(test, &disks, true, count).await else { return };

@@ -41,8 +41,9 @@ impl Namespace {
     /// A command in the namespace, or in that of the test. The process of the command becomes that of the program.
     pub(crate) fn command(place: Option<&Self>, program: impl AsRef<OsStr>) -> Command {
         let Some(Self { name, .. }) = place else { return Command::new(program) };
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", name]).arg(program);
+        // `ip netns exec` would take all mounts along into a namespace of mounts, and keep them mounted there.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{name}")).arg(program);
         command
     }
 }

@@ -1,11 +1,12 @@
 //! Network namespaces of a test. Each has a link of its own to one router, and so has the test. The router can drop
-//! what goes from one namespace to another, and a link can be made slow. Needs root, and `ip` and `tc` of iproute2:
-//! a test that goes on without them has to say so.
+//! what goes from one namespace to another, and a link can be made slow. Needs root, `ip` and `tc` of iproute2, and
+//! `nsenter`: a test that goes on without them has to say so.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::nats::Namespace;
 
@@ -36,8 +37,11 @@ impl Net {
         if !rustix::process::geteuid().is_root() {
             return Err("network namespaces need root".into());
         }
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let made = MADE.fetch_add(1, Ordering::Relaxed);
+        let router = format!("roomcast-{}-{made}", std::process::id());
         for number in 0..NETS_MAX {
-            let router = format!("roomcast-{}-{number}", std::process::id());
+            let router = router.clone();
             let mut net = Self { router, number, hosts: Vec::new(), cuts: BTreeSet::new() };
             net.batch(None, &[format!("netns add {}", net.router)])?;
             let link = format!("link add {} type veth peer name test netns {}", net.link(), net.router);
@@ -73,8 +77,9 @@ impl Net {
                 format!("route add {all}/24 via {router}"),
             ],
         )?;
-        let forward = ["netns", "exec", &self.router, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"];
-        run(Command::new("ip").args(forward), "")?;
+        let mut forward =
+            Namespace::command(Some(&Namespace { name: self.router.clone(), address: router }), "sh");
+        run(forward.args(["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]), "")?;
         (0..hosts).try_for_each(|host| self.add(host))
     }
 
