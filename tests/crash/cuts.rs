@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::homes::{CHAT_EVERY, plan, taken_from_now};
 use super::support::cluster::life;
 use super::support::device::published;
-use super::support::{Cluster, Device, Doors, Encoding, Heard};
+use super::support::{Cluster, Device, Doors, Encoding, Heard, until};
 use super::{Crowd, Plan, Waits, print};
 
 /// Nodes. The namespaces of the servers are behind theirs.
@@ -125,7 +125,12 @@ async fn part(cluster: &mut Cluster, cut: Cut, number: usize, random: &mut fastr
     let [at_home, elsewhere] =
         [home, cluster.others(home)[random.usize(..2)]].map(|node| cluster.doors[node]);
     // A record of this home is in the log, which its thaw expects.
-    at_home.durable(&room, &json!({"type": "coupon", "payload": 0, "id": "before"})).await;
+    let before = json!({"type": "coupon", "payload": 0, "id": "before"});
+    until("the first message", async || {
+        let answer = at_home.publisher_door().try_publish(&room, &before).await?;
+        (answer.status == 200).then_some(())
+    })
+    .await;
     let run = run_of(&at_home, &room).await;
     let (stop, stopped) = watch::channel(false);
     let ordering = tokio::spawn(last_ordered(at_home, room.clone(), stopped));
