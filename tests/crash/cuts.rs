@@ -20,8 +20,9 @@ const NODES: usize = 3;
 
 /// Longest time for which a home orders behind a cut.
 const FROZEN_WITHIN: Duration = Duration::from_millis(2500);
-/// A cut that ends before any node counts as dead.
-const SHORT: Duration = Duration::from_secs(1);
+/// A cut that nobody may take for a death: with the pause between two heartbeats it is shorter than a second. After a
+/// longer one the home looks for another server, and may count as dead before it has found one.
+const SHORT: Duration = Duration::from_millis(400);
 /// A cut that ends after a node that can't be heard counts as dead.
 const LONG: Duration = Duration::from_secs(5);
 
