@@ -23,17 +23,17 @@ const MEBIBYTES: u64 = 24;
 const MESSAGES: u64 = 60;
 
 /// A message that takes its share of the disk.
-fn large(number: u64) -> Value {
+pub(crate) fn large(number: u64) -> Value {
     json!({"type": "coupon", "payload": format!("{number} {}", "x".repeat(12_000)), "id": format!("c-{number}")})
 }
 
 /// Messages are spread over a few rooms, since one room may hold 8 MiB.
-fn room_of(number: u64) -> String {
+pub(crate) fn room_of(number: u64) -> String {
     format!("r{}", number % 4)
 }
 
 /// Writes a foreign file that takes all free space.
-fn fill(path: &Path) {
+pub(crate) fn fill(path: &Path) {
     let mut ballast = File::create(path).unwrap();
     for block_bytes in [1 << 20, 1 << 12] {
         let block = vec![1; block_bytes];
@@ -43,7 +43,7 @@ fn fill(path: &Path) {
 }
 
 /// Asserts that every message with an offset in its answer is at that offset.
-async fn everything_is_there(doors: &Doors, durable: &BTreeMap<u64, u64>) {
+pub(crate) async fn everything_is_there(doors: &Doors, durable: &BTreeMap<u64, u64>) {
     for (number, offset) in durable {
         let room = room_of(*number);
         let epoch = doors.pull(&room, None).await["epoch"].clone();
@@ -79,13 +79,13 @@ struct Notes {
 
 /// Devices of both encodings, which listen and acknowledge until the drop.
 #[derive(Debug)]
-struct Audience {
+pub(crate) struct Audience {
     notes: Vec<Arc<Mutex<Notes>>>,
     listening: JoinSet<()>,
 }
 
 impl Audience {
-    async fn join(doors: &Doors) -> Self {
+    pub(crate) async fn join(doors: &Doors) -> Self {
         let mut audience = Self { notes: Vec::new(), listening: JoinSet::new() };
         for encoding in Encoding::ALL {
             let device = Device::join(doors, "r0", encoding).await;
@@ -97,7 +97,7 @@ impl Audience {
     }
 
     /// Asserts that chat reaches all devices.
-    async fn hears_chat(&self, doors: &Doors, number: u64) {
+    pub(crate) async fn hears_chat(&self, doors: &Doors, number: u64) {
         doors.chat("r0", number..number + 1).await;
         for notes in &self.notes {
             let heard = async || notes.lock().unwrap().chat.contains(&number).then_some(());
@@ -106,7 +106,7 @@ impl Audience {
     }
 
     /// Asserts that all devices hear all of `offsets`.
-    async fn hears_reliable(&self, offsets: &BTreeSet<u64>) {
+    pub(crate) async fn hears_reliable(&self, offsets: &BTreeSet<u64>) {
         for notes in &self.notes {
             let heard = async || notes.lock().unwrap().offsets.is_superset(offsets).then_some(());
             until("reliable messages", heard).await;

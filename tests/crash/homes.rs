@@ -19,13 +19,13 @@ const TAKEN_AGAIN_WITHIN: Duration = Duration::from_secs(3);
 /// Longest time without chat while NATS servers die.
 const CHAT_GAP_MAX: Duration = Duration::from_secs(1);
 /// Pause between two chat messages.
-const CHAT_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const CHAT_EVERY: Duration = Duration::from_millis(50);
 
 /// Frames with chat for each ping of the device.
 const CHATS_TO_A_PING: u32 = 100;
 
 /// A plan with all rooms and devices of a test, of which few fit a machine with other work.
-fn plan(variable: &str, crashes: usize) -> Plan {
+pub(crate) fn plan(variable: &str, crashes: usize) -> Plan {
     let few = Plan { devices: 6, crashes, life_ms: 500..=1500, heals_in_ms: 10_000, ..FEW };
     // Takeovers take longer than the 3 s from an answer to a device, which hold while no node dies.
     Plan { is_timed: false, ..Plan::of(variable, few) }
@@ -61,7 +61,7 @@ async fn tc1_what_was_answered_survives_the_homes_of_a_cluster() {
 }
 
 /// The time until a reliable message to `room` is durable at these doors.
-async fn taken_from_now(doors: Doors, room: &str) -> Duration {
+pub(crate) async fn taken_from_now(doors: Doors, room: &str) -> Duration {
     let began: Instant = roomcast::clock::now().instant;
     let message = json!({"type": "coupon", "payload": 1, "id": "probe"});
     until("the message is durable", async || {

@@ -12,10 +12,14 @@ mod loopfs;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cuts;
 mod full;
 mod homes;
 mod ledger;
+mod power;
 mod rolling;
+mod slow;
+mod space;
 mod viewer;
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use roomcast::config::Config;
 use roomcast::config::args::Args;
 use roomcast::server::Server;
-use roomcast_core::limits::{LOG_RESERVE_BYTES, LOG_STREAMS};
+use roomcast_core::limits::LOG_RESERVE_BYTES;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
@@ -252,20 +252,14 @@ async fn a_stream_of_another_shape_stops_the_start() {
 }
 
 #[tokio::test]
-async fn full_streams_refuse_messages_and_take_claims() {
-    let test = "full_streams_refuse_messages_and_take_claims";
+async fn full_streams_refuse_messages_take_claims_and_heal() {
+    let test = "full_streams_refuse_messages_take_claims_and_heal";
     let Some(servers) = NatsServers::with_streams(test, NatsSetting::ONE).await else { return };
     let within = timeout(
         TEST_AGE_MAX,
         Box::pin(async {
             drop(node(&servers, &[]));
-            let jetstream = servers.jetstream().await;
-            for number in 0..LOG_STREAMS {
-                let stream = jetstream.get_stream(format!("RC_LOG_{number}")).await.unwrap();
-                let mut config = stream.cached_info().config.clone();
-                config.max_bytes = i64::try_from(LOG_RESERVE_BYTES + 500_000).unwrap();
-                Box::pin(jetstream.update_stream(config)).await.unwrap();
-            }
+            Box::pin(servers.limit_streams(LOG_RESERVE_BYTES + 500_000)).await;
             let first = node(&servers, &[]);
             let mut acked = BTreeMap::new();
             let full = until("a full stream", async || {
@@ -282,6 +276,11 @@ async fn full_streams_refuse_messages_and_take_claims() {
             });
             let full = full.await;
             assert_eq!((full.status, full.text().contains("store_full")), (503, true), "{full:?}");
+            // With space again, messages are taken.
+            Box::pin(servers.limit_streams(LOG_RESERVE_BYTES + 5_000_000)).await;
+            let message = coupon("r1", 0);
+            let offset = publish_until_known(&first, "r1", &message).await;
+            acked.insert(offset, message["payload"].clone());
             drop(first);
             let second = node(&servers, &[]);
             assert_eq!(stored(&second, "r1").await, acked);

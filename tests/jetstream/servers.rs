@@ -1,6 +1,7 @@
 //! Clients of the NATS servers of a test.
 
 use async_nats::jetstream::{self, Context};
+use roomcast_core::limits::LOG_STREAMS;
 
 use super::support::nats::{NatsServers, NatsSetting};
 use super::support::until;
@@ -21,6 +22,17 @@ impl NatsServers {
         let client =
             until("a NATS server", async || Box::pin(async_nats::connect(servers.clone())).await.ok()).await;
         jetstream::new(client)
+    }
+
+    /// Gives each stream of the log so much space.
+    pub(crate) async fn limit_streams(&self, bytes_max: u64) {
+        let jetstream = self.jetstream().await;
+        for number in 0..LOG_STREAMS {
+            let stream = jetstream.get_stream(format!("RC_LOG_{number}")).await.unwrap();
+            let mut config = stream.cached_info().config.clone();
+            config.max_bytes = i64::try_from(bytes_max).unwrap();
+            Box::pin(jetstream.update_stream(config)).await.unwrap();
+        }
     }
 
     /// The number of the server that leads a stream.

@@ -2,16 +2,17 @@
 //!
 //! Without a nats-server on this machine there is no cluster, and the test that wants one says so.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Write as _, stderr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 
 use futures_util::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::cut::Way;
-use super::nats::{NatsServers, NatsSetting};
+use super::nats::{Namespace, NatsPlace, NatsServers, NatsSetting};
+use super::netns::Net;
 use super::{Door, Doors, Process, until};
 
 /// Rooms whose homes are asked for, so many that they lie in most slots of a node.
@@ -20,6 +21,11 @@ const ROOMS_ASKED: usize = 64;
 const BINARY: &str = env!("CARGO_BIN_EXE_roomcast");
 /// Shards of each node.
 const SHARDS: usize = 2;
+
+/// A free port on loopback.
+const FREE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+/// The ports of a node in a namespace of its own: viewer, publisher, ops.
+const PORTS: [u16; 3] = [7600, 7601, 7602];
 
 /// Nodes over NATS servers.
 #[derive(Debug)]
@@ -31,7 +37,30 @@ pub(crate) struct Cluster {
     pub(crate) doors: Vec<Doors>,
     /// The ways of the nodes to the only server, if the test cuts them.
     pub(crate) ways: Vec<Way>,
+    /// The namespaces of the nodes and behind them those of the servers. `None`: all are on loopback.
+    pub(crate) net: Option<Net>,
     settings: Settings,
+}
+
+/// The start of a node.
+#[derive(Debug, Clone, Copy)]
+struct NodeStart<'a> {
+    /// The build.
+    binary: &'a Path,
+    number: usize,
+    /// `None`: on free ports.
+    on: Option<Doors>,
+    /// The value of `cluster.nats`.
+    nats: &'a str,
+    settings: Settings,
+    /// `None`: on this machine's network.
+    place: Option<&'a Namespace>,
+}
+
+impl<'a> NodeStart<'a> {
+    fn of(number: usize, nats: &'a str) -> Self {
+        Self { binary: Path::new(BINARY), number, on: None, nats, settings: &[], place: None }
+    }
 }
 
 /// Variables of the environment of each node.
@@ -52,10 +81,36 @@ impl Cluster {
         settings: Settings,
     ) -> Option<Self> {
         let servers = NatsServers::start(test, servers).await?;
+        Some(Box::pin(Self::on(servers, nodes, settings, None)).await)
+    }
+
+    /// As [`Cluster::start`], on these servers.
+    pub(crate) async fn on(servers: NatsServers, nodes: usize, settings: Settings, net: Option<Net>) -> Self {
         let nats = servers.toml();
-        let starting = (0..nodes).map(|node| servers.node(node, &nats, settings));
+        let place = |node: usize| net.as_ref().map(|net| &net.hosts[node]);
+        let starting = (0..nodes).map(|node| {
+            let start = NodeStart { settings, place: place(node), ..NodeStart::of(node, &nats) };
+            servers.node(start)
+        });
         let nodes: Vec<Process> = join_all(starting).await;
-        Some(Self { settings, ..Box::pin(Self::of(servers, nodes, Vec::new())).await })
+        Self { settings, net, ..Box::pin(Self::of(servers, nodes, Vec::new())).await }
+    }
+
+    /// As [`Cluster::start`], each node and each server in a network namespace of its own. `None`, and a line on
+    /// stderr: this machine has none, or no nats-server.
+    pub(crate) async fn start_apart(test: &str, servers: usize, nodes: usize) -> Option<Self> {
+        let net = match Net::new(nodes + servers) {
+            Ok(net) => net,
+            Err(why) => {
+                writeln!(stderr(), "skipped: {test}: NOT RUN: {why}").ok();
+                return None;
+            }
+        };
+        let place = |host: &Namespace| NatsPlace { namespace: Some(host.clone()), store: None };
+        let places = net.hosts[nodes..].iter().map(place).collect();
+        let setting = NatsSetting { count: servers, ..NatsSetting::ONE };
+        let servers = NatsServers::start_at(test, setting, places).await?;
+        Some(Box::pin(Self::on(servers, nodes, &[], Some(net))).await)
     }
 
     /// As [`Cluster::start`], with one server, and a way of its own from each node to it.
@@ -63,15 +118,15 @@ impl Cluster {
         let servers = NatsServers::start(test, 1).await?;
         let ways = join_all((0..nodes).map(|_| Way::to(servers.clients()[0]))).await;
         let urls: Vec<String> = ways.iter().map(|way| format!("[\"nats://{}\"]", way.address)).collect();
-        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(node, nats, &[]));
+        let starting = urls.iter().enumerate().map(|(node, nats)| servers.node(NodeStart::of(node, nats)));
         let nodes: Vec<Process> = join_all(starting).await;
         Some(Box::pin(Self::of(servers, nodes, ways)).await)
     }
 
     async fn of(servers: NatsServers, nodes: Vec<Process>, ways: Vec<Way>) -> Self {
         let doors = nodes.iter().map(|node| node.doors).collect();
-        let cluster =
-            Self { servers, nodes: nodes.into_iter().map(Some).collect(), doors, ways, settings: &[] };
+        let nodes = nodes.into_iter().map(Some).collect();
+        let cluster = Self { servers, nodes, doors, ways, net: None, settings: &[] };
         cluster.is_whole().await;
         cluster
     }
@@ -108,7 +163,12 @@ impl Cluster {
 
     /// Sends a signal to a living node.
     pub(crate) fn signal(&self, node: usize, signal: Signal) {
-        self.nodes[node].as_ref().expect("a living node").signal(signal);
+        self.process(node).signal(signal);
+    }
+
+    /// The process of a living node.
+    pub(crate) fn process(&self, node: usize) -> &Process {
+        self.nodes[node].as_ref().expect("a living node")
     }
 
     /// Has a node drain, and waits for its end.
@@ -126,9 +186,28 @@ impl Cluster {
     /// As [`Cluster::restart`], from another build.
     pub(crate) async fn restart_as(&mut self, binary: &Path, node: usize) {
         assert!(self.nodes[node].is_none(), "node {node} lives");
+        self.nodes[node] = Some(self.again(binary, node).await);
+    }
+
+    /// Kills all nodes and starts them again: all that they know then comes from the log.
+    pub(crate) async fn renew(&mut self) {
+        (0..self.nodes.len()).for_each(|node| self.kill(node));
+        let nodes = join_all((0..self.nodes.len()).map(|node| self.again(Path::new(BINARY), node))).await;
+        self.nodes = nodes.into_iter().map(Some).collect();
+        self.is_whole().await;
+    }
+
+    /// Starts a node on the doors that it had.
+    async fn again(&self, binary: &Path, node: usize) -> Process {
         let nats = self.servers.toml();
-        let on = Some(self.doors[node]);
-        self.nodes[node] = Some(self.servers.node_of(binary, node, on, &nats, self.settings).await);
+        let start = NodeStart {
+            binary,
+            on: Some(self.doors[node]),
+            settings: self.settings,
+            place: self.net.as_ref().map(|net| &net.hosts[node]),
+            ..NodeStart::of(node, &nats)
+        };
+        self.servers.node(start).await
     }
 
     /// The number of the node that orders a room, by the route that the node `at` tells.
@@ -163,8 +242,14 @@ impl Cluster {
 impl NatsServers {
     /// Starts servers that make up one cluster, and waits until JetStream has a leader.
     async fn start(test: &str, count: usize) -> Option<Self> {
-        let servers = Self::spawn(test, NatsSetting { count, ..NatsSetting::ONE })?;
-        for server in 0..count {
+        let setting = NatsSetting { count, ..NatsSetting::ONE };
+        Self::start_at(test, setting, vec![NatsPlace::default(); count]).await
+    }
+
+    /// As [`NatsServers::start`], each server at a place.
+    pub(crate) async fn start_at(test: &str, setting: NatsSetting, places: Vec<NatsPlace>) -> Option<Self> {
+        let servers = Self::spawn_at(test, setting, places)?;
+        for server in 0..servers.count() {
             servers.is_healthy(server).await;
         }
         Some(servers)
@@ -197,23 +282,17 @@ impl NatsServers {
         }
     }
 
-    /// Starts a node of the cluster, on free ports. `nats`: the value of `cluster.nats`.
-    async fn node(&self, number: usize, nats: &str, settings: Settings) -> Process {
-        self.node_of(Path::new(BINARY), number, None, nats, settings).await
-    }
-
-    /// Starts a node from this build, on free ports or on these doors.
-    async fn node_of(
-        &self,
-        binary: &Path,
-        number: usize,
-        on: Option<Doors>,
-        nats: &str,
-        settings: Settings,
-    ) -> Process {
-        let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let on = on.unwrap_or(Doors { viewer: free, publisher: free, ops: free });
-        let mut command = Command::new(binary);
+    /// Starts a node of the cluster.
+    async fn node(&self, start: NodeStart<'_>) -> Process {
+        let NodeStart { binary, number, on, nats, settings, place } = start;
+        let on = on.unwrap_or_else(|| match place {
+            Some(place) => {
+                let [viewer, publisher, ops] = PORTS.map(|port| SocketAddr::from((place.address, port)));
+                Doors { viewer, publisher, ops }
+            }
+            None => Doors { viewer: FREE, publisher: FREE, ops: FREE },
+        });
+        let mut command = Namespace::command(place, binary);
         command
             .args([
                 "--viewer-listen",
@@ -228,6 +307,12 @@ impl NatsServers {
             .env("ROOMCAST__CLUSTER__NATS", nats)
             .env("ROOMCAST__CLUSTER__NODE", format!("node-{number}"))
             .env("ROOMCAST__CLUSTER__REPLICAS", self.count().min(3).to_string());
+        if place.is_some() {
+            command
+                .args(["--insecure", "--insecure-nats"])
+                .env("ROOMCAST__CLUSTER__SYSTEM_CREDENTIALS", self.system_credentials())
+                .env("ROOMCAST__CLUSTER__VIEWER_URL", format!("ws://{}", on.viewer));
+        }
         Process::as_typed(command).await
     }
 }

@@ -109,6 +109,8 @@ impl Device {
         let runs = BTreeMap::new();
         let mut device = Self { socket, encoding, welcome, subprotocol, seqs, runs, pieces: Vec::new() };
         device.welcome = match device.hear().await {
+            // The room has no home that this node reaches.
+            Heard::Frame(error) if error["code"] == "no_home" => return Err(Error::ConnectionClosed),
             Heard::Frame(welcome) => welcome,
             Heard::Closed(_) | Heard::Ended => return Err(Error::ConnectionClosed),
         };

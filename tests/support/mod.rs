@@ -21,6 +21,7 @@ pub(crate) mod cluster;
 pub(crate) mod cut;
 pub(crate) mod device;
 pub(crate) mod nats;
+pub(crate) mod netns;
 pub(crate) mod process;
 pub(crate) mod publisher;
 pub(crate) mod raw;

@@ -54,8 +54,11 @@ pub const TERM_PART_MAX: u64 = 1 << 62;
 /// Words of a shard to other nodes on their way to the cluster's thread, and as many back. Above: a batch lapses,
 /// and other words wait on the side that sends them.
 pub const NODE_WAY_ENTRIES_MAX: usize = 4096;
+/// Time for which a node whose place is full of batches holds up a room, from the cut of the oldest. Later: the room
+/// goes on without the node until it is level. A link gives up a batch in the same time.
+pub const NODE_HOLD_AGE_MAX: Duration = Duration::from_millis(250);
 /// Time of a batch at another node without a pass, or two windows if those are longer. Later: the batch lapses, and
-/// none of the node is awaited until the node takes one.
+/// none of the node is awaited until it is level.
 pub const NODE_BATCH_AGE_MIN: Duration = Duration::from_secs(1);
 /// Joins of a shard's branches without an answer of a node. Above: further joins wait for their turn.
 pub const NODE_JOINS_MAX: usize = 1024;

@@ -8,7 +8,7 @@ use super::id::{Encoding, Epoch, Seq};
 use super::pace::PassCost;
 use super::rate::Rate;
 use super::view::SegmentView;
-use crate::limits::{ROLL_ENTRIES_MAX, SEGMENT_QUEUED_MAX, SHARDS_MAX};
+use crate::limits::{NODE_HOLD_AGE_MAX, ROLL_ENTRIES_MAX, SEGMENT_QUEUED_MAX, SHARDS_MAX};
 
 /// The home's knowledge of a segment.
 #[derive(Debug, Default)]
@@ -31,8 +31,19 @@ struct HeldNode {
     /// Batches on the way to the node or queued there, oldest first, each with the moment of its cut. At most
     /// `SEGMENT_QUEUED_MAX`.
     awaited: VecDeque<(Seq, Instant)>,
-    /// The node took no batch into a pass for long: until it does, no further batch is awaited.
+    /// The newest batch that went to the node, awaited or not.
+    newest: Seq,
+    /// The node held up the room for long, or a batch to it lapsed: until it is level again, no further batch is
+    /// awaited, and it holds up none.
     is_late: bool,
+}
+
+impl HeldNode {
+    /// The cut of the oldest batch, if the node has no room for a further one and holds up the room.
+    fn holds_since(&self) -> Option<Instant> {
+        let is_full = self.awaited.len() >= SEGMENT_QUEUED_MAX;
+        self.awaited.front().filter(|_| is_full && !self.is_late).map(|(_, since)| *since)
+    }
 }
 
 impl HeldSegment {
@@ -105,6 +116,8 @@ pub(super) struct Segments {
     by_place: BTreeMap<usize, HeldSegment>,
     /// The cut of the oldest batch awaited of a node. Invariant: the minimum over all places.
     awaited_since: Option<Instant>,
+    /// The cut of the oldest batch of a node that holds up the room. Invariant: the minimum over all places.
+    held_since: Option<Instant>,
     /// The counts of ended segments.
     pub(super) ended: Counts,
     /// Processor time of passes, in seconds each second, all shards together.
@@ -264,7 +277,9 @@ impl Segments {
     pub(super) fn taken_through(&mut self, place: usize, seq: Seq, cost: Option<WriteCost>) -> bool {
         let Some(segment) = self.by_place.get_mut(&place) else { return false };
         let Some(node) = &mut segment.node else { return false };
-        node.is_late = false;
+        // A word about an old batch comes from a node that is still behind: it would hold up all others at once.
+        // (One batch may have left while the word was on its way.)
+        node.is_late &= seq.0.saturating_add(1) < node.newest.0;
         let awaited = node.awaited.len();
         while node.awaited.pop_front_if(|(sent, _)| *sent <= seq).is_some() {}
         let were_awaited = awaited > node.awaited.len();
@@ -279,24 +294,33 @@ impl Segments {
     pub(super) fn lapsed(&mut self, place: usize, seq: Seq) {
         let Some(segment) = self.by_place.get_mut(&place) else { return };
         match &mut segment.node {
-            Some(node) => node.awaited.retain(|(sent, _)| *sent != seq),
+            Some(node) => {
+                node.awaited.retain(|(sent, _)| *sent != seq);
+                // One cut for each batch that the link gives up would have the node set the pace of all others.
+                node.is_late = true;
+            }
             None => segment.queued = segment.queued.saturating_sub(1),
         }
         self.note_awaited();
         self.forget_if_empty(place);
     }
 
-    /// The moment at which batches without a word of their node lapse, at the age `age_max`.
+    /// The moment at which a node holds up the room no longer, or batches without a word of their node lapse, at the
+    /// age `age_max`.
     pub(super) fn lapse_due(&self, age_max: impl FnOnce() -> Duration) -> Option<Instant> {
-        self.awaited_since.map(|since| since + age_max())
+        let lapse = self.awaited_since.map(|since| since + age_max());
+        let hold = self.held_since.map(|since| since + NODE_HOLD_AGE_MAX);
+        lapse.into_iter().chain(hold).min()
     }
 
-    /// Awaits nothing of nodes with a batch as old as `age_max`. Returns the places, each with the newest batch that
-    /// was awaited.
+    /// Waits no longer for nodes that held up the room for long, and awaits nothing of nodes with a batch as old as
+    /// `age_max`. Returns the places of the latter, each with the newest batch that was awaited.
     pub(super) fn lapse(&mut self, age_max: Duration, now: Instant) -> Vec<(usize, Seq)> {
         let mut lapsed = Vec::new();
         for (place, segment) in &mut self.by_place {
             let Some(node) = &mut segment.node else { continue };
+            // Behind a slow link each batch is taken, but late: the node would set the pace of all others for ever.
+            node.is_late |= node.holds_since().is_some_and(|since| since + NODE_HOLD_AGE_MAX <= now);
             if node.awaited.front().is_some_and(|(_, since)| *since + age_max <= now) {
                 lapsed.extend(node.awaited.back().map(|(newest, _)| (*place, *newest)));
                 node.awaited.clear();
@@ -310,29 +334,33 @@ impl Segments {
     }
 
     fn note_awaited(&mut self) {
-        let nodes = self.by_place.values().filter_map(|segment| segment.node.as_ref());
-        self.awaited_since = nodes.filter_map(|node| Some(node.awaited.front()?.1)).min();
+        let nodes = || self.by_place.values().filter_map(|segment| segment.node.as_ref());
+        self.awaited_since = nodes().filter_map(|node| Some(node.awaited.front()?.1)).min();
+        self.held_since = nodes().filter_map(|node| node.holds_since()).min();
     }
 
     /// The batch `seq` goes to every segment with members.
     pub(super) fn send_batch(&mut self, seq: Seq, now: Instant) {
         // A segment that just lost its last member is not sent the batch, and owes no answer for it.
         for segment in self.by_place.values_mut().filter(|segment| segment.census.members() > 0) {
-            match &mut segment.node {
-                None => segment.queued += 1,
-                Some(node) if node.is_late => {}
-                Some(node) => {
-                    node.awaited.push_back((seq, now));
-                    self.awaited_since.get_or_insert(now);
-                }
+            let Some(node) = &mut segment.node else {
+                segment.queued += 1;
+                continue;
+            };
+            node.newest = seq;
+            if !node.is_late {
+                node.awaited.push_back((seq, now));
             }
         }
+        self.note_awaited();
     }
 
     /// Batches until the fullest segment is full.
     pub(super) fn batches_left(&self) -> usize {
         // Cutting on for the other segments would have the fullest one miss batches.
-        let untaken = self.by_place.values().map(HeldSegment::untaken).max();
+        let is_late = |segment: &HeldSegment| segment.node.as_ref().is_some_and(|node| node.is_late);
+        let waits_for = self.by_place.values().filter(|segment| !is_late(segment));
+        let untaken = waits_for.map(HeldSegment::untaken).max();
         SEGMENT_QUEUED_MAX - untaken.unwrap_or(0)
     }
 
@@ -366,10 +394,12 @@ impl Segments {
     pub(super) fn check_invariants(&self) {
         assert!(self.by_place.values().all(|segment| segment.untaken() <= SEGMENT_QUEUED_MAX));
         let mut oldest = None;
+        let mut held = None;
         for (place, segment) in &self.by_place {
             assert_eq!(segment.node.is_some(), is_of_node(*place));
             let Some(node) = &segment.node else { continue };
             oldest = oldest.into_iter().chain(node.awaited.front().map(|(_, since)| *since)).min();
+            held = held.into_iter().chain(node.holds_since()).min();
             // Small rooms only: with each input, a test of a large one would never end.
             if node.roll.len() <= 64 {
                 let enrolled: u64 = node.roll.values().copied().map(u64::from).sum();
@@ -377,6 +407,7 @@ impl Segments {
             }
         }
         assert_eq!(self.awaited_since, oldest, "the oldest awaited batch is known");
+        assert_eq!(self.held_since, held, "the oldest batch that holds up the room is known");
     }
 
     /// Forgets a segment without members and without batches on the way.

@@ -1,7 +1,7 @@
 //! Facts about places on other nodes, and about a room whose home is in doubt, or another one.
 
 use super::*;
-use crate::limits::{NODE_BATCH_AGE_MIN, SEGMENT_QUEUED_MAX, SHARDS_MAX};
+use crate::limits::{NODE_BATCH_AGE_MIN, NODE_HOLD_AGE_MAX, SEGMENT_QUEUED_MAX, SHARDS_MAX};
 use crate::room::message::Homeless;
 
 /// The place of another node.
@@ -162,30 +162,56 @@ fn gaps(outputs: &[Output]) -> Vec<(usize, Seq)> {
 }
 
 #[test]
-fn a_node_that_takes_no_batch_into_a_pass_holds_a_room_for_a_second_and_no_longer() {
+fn a_node_that_takes_no_batch_into_a_pass_holds_a_room_for_a_quarter_second_and_no_longer() {
     let mut bench = with_late_node();
     let begun = bench.now.instant - Duration::from_millis(20 * SEGMENT_QUEUED_MAX as u64);
     bench.publish(coupon());
     assert!(!bench.sync().iter().any(is_batch));
-    assert_eq!(bench.room.poll_deadline(), Some(begun + NODE_BATCH_AGE_MIN));
-    let outputs = bench.wait(NODE_BATCH_AGE_MIN);
-    assert!(outputs.iter().any(is_batch), "{outputs:?}");
-    assert_eq!(gaps(&outputs), [(NODE, Seq(4))]);
-    // Nothing more is awaited of the node until it takes a batch.
-    for _ in 0..3 * SEGMENT_QUEUED_MAX {
+    assert_eq!(bench.room.poll_deadline(), Some(begun + NODE_HOLD_AGE_MAX));
+    let outputs = bench.wait(NODE_HOLD_AGE_MAX);
+    assert!(outputs.iter().any(is_batch) && gaps(&outputs).is_empty(), "{outputs:?}");
+    // The room awaits a word of the batches all the same.
+    assert_eq!(gaps(&bench.wait(NODE_BATCH_AGE_MIN)), [(NODE, Seq(4))]);
+    // Nothing more is awaited of the node until it is level.
+    goes_on(&mut bench, 3 * SEGMENT_QUEUED_MAX);
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(4), cost: None });
+    goes_on(&mut bench, 3 * SEGMENT_QUEUED_MAX);
+    let seq = newest(&bench);
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq, cost: None });
+    goes_on(&mut bench, SEGMENT_QUEUED_MAX - 1);
+    assert_eq!(bench.room.segments.batches_left(), 1, "the node sets the pace again");
+}
+
+/// Cuts so many batches, none of them late.
+fn goes_on(bench: &mut Bench, batches: usize) {
+    for _ in 0..batches {
         bench.publish(coupon());
         bench.sync();
         let outputs = bench.wait(Duration::from_millis(20));
         assert!(gaps(&outputs).is_empty() && bench.room.may_cut() && bench.room.gathered() == 0);
     }
-    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(4), cost: None });
-    for _ in 0..SEGMENT_QUEUED_MAX {
-        assert!(bench.room.may_cut());
-        bench.publish(coupon());
-        bench.sync();
-        bench.wait(Duration::from_millis(20));
+}
+
+fn newest(bench: &Bench) -> Seq {
+    bench.room.state.seq
+}
+
+/// One batch was cut for each that the link gave up: a stuck node had all others wait for 60 ms a batch.
+#[test]
+fn a_node_whose_link_gives_up_a_batch_holds_no_batch_until_it_is_level() {
+    let mut bench = with_late_node();
+    bench.tell(Input::Lapsed { place: NODE, seq: Seq(1) });
+    goes_on(&mut bench, 3 * SEGMENT_QUEUED_MAX);
+    // A slow link: the node takes batches, each long after its cut.
+    for behind in [12, 4, 2] {
+        let seq = Seq(newest(&bench).0 - behind);
+        say(&mut bench, NODE, SegmentSaid::TakenThrough { seq, cost: None });
+        goes_on(&mut bench, 3 * SEGMENT_QUEUED_MAX);
     }
-    assert!(!bench.room.may_cut(), "the node sets the pace again");
+    let seq = Seq(newest(&bench).0 - 1);
+    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq, cost: None });
+    goes_on(&mut bench, SEGMENT_QUEUED_MAX - 1);
+    assert_eq!(bench.room.segments.batches_left(), 1, "the node sets the pace again");
 }
 
 /// The home cut faster than the node took batches, by a batch for each lapse.
@@ -193,9 +219,8 @@ fn a_node_that_takes_no_batch_into_a_pass_holds_a_room_for_a_second_and_no_longe
 fn a_batch_that_lapsed_and_is_taken_all_the_same_counts_once() {
     let mut bench = with_late_node();
     bench.tell(Input::Lapsed { place: NODE, seq: Seq(2) });
-    assert_eq!(bench.room.segments.batches_left(), 1);
-    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(2), cost: None });
-    assert_eq!(bench.room.segments.batches_left(), 2, "the first two");
-    say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(2), cost: None });
-    assert_eq!((bench.room.segments.batches_left(), bench.tally.stale_words), (2, 1));
+    for stale in [0, 1] {
+        say(&mut bench, NODE, SegmentSaid::TakenThrough { seq: Seq(2), cost: None });
+        assert_eq!(bench.tally.stale_words, stale, "the first batch was awaited");
+    }
 }
