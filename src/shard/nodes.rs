@@ -202,7 +202,6 @@ impl<S: Socket> Shard<S> {
             FromNode::Reset { node } => {
                 nodes.send(ToNode { node, word: NodeWord::ResetTaken });
                 self.homes.lose_place(node, now);
-                self.homes.say_kept_anew(node);
                 if let Some(nodes) = &self.homes.nodes {
                     branches.reset(node, |room| nodes.home_of(room), &mut self.homes.lanes, now);
                 }

@@ -1,7 +1,7 @@
 //! The rooms that a node keeps for takeovers: what the homes of other nodes have said of them last.
 //!
 //! A home says each of its rooms to the heir of its slot: whole at first, then the changes. The newest word counts, by
-//! term and then by batch. A change on top of a word that never came is left out, and the home says the room whole again
+//! term and then by batch. A change on top of a word that never came is left out. The home says the room whole again
 //! before long.
 //!
 //! Pure. The rooms have a bound in bytes: past it those that were not heard of for longest are forgotten.

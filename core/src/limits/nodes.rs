@@ -231,8 +231,8 @@ pub const BRANCH_PAUSED_AGE_MAX: Duration = Duration::from_secs(2);
 /// Words that a branch keeps for the next home of its room. Above: its members join again.
 pub const BRANCH_PAUSED_WORDS_MAX: usize = 4096;
 
-/// Shortest time between two words of a home about the rooms of a slot to the heir of the slot. Totals and latest values
-/// are behind by as much at most when the heir takes the slot over.
+/// Shortest time between two words of a home about the rooms of a slot to the heir of the slot. Totals and latest
+/// values are behind by as much at most when the heir takes the slot over.
 pub const KEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Time after which a home says the rooms of a slot whole again. It heals words that were left out.
 pub const KEEP_RENEWAL: Duration = Duration::from_secs(120);
@@ -245,8 +245,8 @@ pub const LINK_KEEPS_BYTES_MAX: usize = 256 * KIB;
 /// Bytes of such words that wait for a link. Above: a word is left out, and its rooms are older at the heir until they
 /// are said whole.
 pub const LINK_KEEPS_WAITING_BYTES_MAX: usize = 16 * MIB;
-/// Bytes of rooms that a node keeps for takeovers, shared out evenly to its shards. Above: the rooms that were not heard
-/// of for longest are forgotten, and counted.
+/// Bytes of rooms that a node keeps for takeovers, shared out evenly to its shards. Above: the rooms that were not
+/// heard of for longest are forgotten, and counted.
 pub const KEPT_BYTES_MAX: usize = 256 * MIB;
 /// Time since the last word about a kept room. Later: the room is forgotten. Its home says it more often.
 pub const KEPT_AGE_MAX: Duration = Duration::from_secs(300);

@@ -1,5 +1,5 @@
-//! The words of a room for the node that would take it over (`KeptRoom` of `proto/cluster.proto`), and the room of another
-//! run that begins with them.
+//! The words of a room for the node that would take the room over (`KeptRoom` of `proto/cluster.proto`), and the room
+//! of another run that begins with such words.
 //!
 //! The words hold what devices were shown last: the totals of counters and the latest values. A word holds all of them,
 //! or the changes behind a batch. The next run begins at the batch of the words, so its totals are at most those that

@@ -499,11 +499,6 @@ fn impossible_words_are_refused() {
         let said = Some(pb::delivery::Said::Welcome(welcome));
         pb::word::Word::Delivery(pb::Delivery { room: room(), run: 1, said })
     };
-    let kept = |slot, sequence, rooms| {
-        let term = Some(pb::Term { generation: 0, sequence });
-        pb::word::Word::Keep(pb::Keep { slot, term, rooms })
-    };
-    let kept_room = || pb::KeptRoom { room: room(), seq: 1, ..pb::KeptRoom::default() };
     let reach = |after, through| Some(pb::Reach { after, through });
     let cost = |stretch_permille| Some(pb::WriteCost { per_member_ns: 1, stretch_permille });
     let carry = |reach| pb::control::Said::Carry(pb::CarryWant { encoding: 1, reach });
@@ -511,7 +506,6 @@ fn impossible_words_are_refused() {
         joins(vec![join(255); NODE_WORD_JOINS_MAX]),
         welcome(255, NODE_WORD_JOINS_MAX - 1),
         said(carry(reach(3, 4))),
-        kept(255, TERM_PART_MAX, vec![kept_room(); KEEP_WORD_ROOMS_MAX]),
         said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: INTEGER_MAX, cost: cost(1000) })),
     ];
     let times = vec![0; 500];
@@ -524,13 +518,6 @@ fn impossible_words_are_refused() {
         welcome(u32::try_from(SHARDS_MAX).unwrap(), 1),
         welcome(0, NODE_WORD_JOINS_MAX),
         said(carry(reach(5, 4))),
-        kept(256, 1, vec![kept_room()]),
-        kept(3, TERM_PART_MAX + 1, vec![kept_room()]),
-        kept(3, 1, Vec::new()),
-        kept(3, 1, vec![kept_room(); KEEP_WORD_ROOMS_MAX + 1]),
-        kept(3, 1, vec![pb::KeptRoom { room: "a/b".into(), ..kept_room() }]),
-        kept(3, 1, vec![pb::KeptRoom { seq: INTEGER_MAX + 1, ..kept_room() }]),
-        pb::word::Word::Keep(pb::Keep { slot: 3, term: None, rooms: vec![kept_room()] }),
         said(carry(reach(0, INTEGER_MAX + 1))),
         said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: INTEGER_MAX + 1, cost: None })),
         said(pb::control::Said::TakenThrough(pb::TakenThrough { seq: 1, cost: cost(999) })),
@@ -564,6 +551,27 @@ fn impossible_words_are_refused() {
     for word in impossible {
         assert!(read(word.clone()).is_err(), "{word:?}");
     }
+}
+
+#[test]
+fn impossible_words_about_kept_rooms_are_refused() {
+    let room = || pb::KeptRoom { room: "r1".into(), seq: 1, ..pb::KeptRoom::default() };
+    let kept = |slot, sequence, rooms| {
+        let term = Some(pb::Term { generation: 0, sequence });
+        pb::Keep { slot, term, rooms }
+    };
+    let is_read = |word: pb::Keep| {
+        let bytes = encode(pb::word::Word::Keep(word));
+        Word::decode(bytes, &mut FramesTaken::default(), made_up()).is_ok()
+    };
+    assert!(is_read(kept(255, TERM_PART_MAX, vec![room(); KEEP_WORD_ROOMS_MAX])));
+    assert!(!is_read(kept(256, 1, vec![room()])));
+    assert!(!is_read(kept(3, TERM_PART_MAX + 1, vec![room()])));
+    assert!(!is_read(kept(3, 1, Vec::new())));
+    assert!(!is_read(kept(3, 1, vec![room(); KEEP_WORD_ROOMS_MAX + 1])));
+    assert!(!is_read(kept(3, 1, vec![pb::KeptRoom { room: "a/b".into(), ..room() }])));
+    assert!(!is_read(kept(3, 1, vec![pb::KeptRoom { seq: INTEGER_MAX + 1, ..room() }])));
+    assert!(!is_read(pb::Keep { term: None, ..kept(3, 1, vec![room()]) }));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The homes and takeovers. A home says the totals and latest values of its rooms to the heir of their slot: the node that
-//! would take the slot over. A node that takes a slot over opens the rooms that it has heard of.
+//! The homes and takeovers. A home says the totals and latest values of its rooms to the heir of their slot, the node
+//! that would take the slot over. A node that takes a slot over opens the rooms that were said to it.
 //!
 //! The heir gets each room whole at first, then the changes, and the whole again once in `KEEP_RENEWAL`. The changes of
 //! a slot leave together, once in `KEEP_INTERVAL` at most. The end of a room is said at once: a closed room must not
@@ -96,12 +96,12 @@ impl Homes {
         let slot = nodes.slot_of(self.rooms[key].room.name());
         let of_slot = self.keeping.slots.entry(slot).or_default();
         of_slot.rooms.entry(key).or_default();
-        of_slot.changed.insert(key);
-        self.keeping.is_touched = true;
+        // Otherwise a word is due already.
+        self.keeping.is_touched |= of_slot.changed.insert(key);
     }
 
     /// The link to a node begins anew, and words on their way are lost: its rooms are said anew.
-    pub(in crate::shard) fn say_kept_anew(&mut self, node: NodeKey) {
+    pub(super) fn say_kept_anew(&mut self, node: NodeKey) {
         let Some(nodes) = &self.nodes else { return };
         let is_heir = |slot: &Slot| nodes.heir_of(*slot).is_some_and(|(heir, _)| heir == node);
         self.keeping.slots.iter_mut().filter(|(slot, _)| is_heir(slot)).for_each(|(_, one)| one.begin_anew());

@@ -97,8 +97,8 @@ impl World {
         told.push_back((self.now.instant, likes, price));
     }
 
-    /// The home of a room dies as far as its heir can tell: its words on the way are lost, and the heir orders the room.
-    /// True: the totals or values of the next home are behind.
+    /// The home of a room dies as far as its heir can tell: its words on the way are lost, and the heir orders the
+    /// room. True: the totals or values of the next home are behind.
     fn kill_home(&mut self, room: &str, told: &mut Told) -> bool {
         let slot = Slot::of(&name(room), CLUSTER_KEY);
         let home = self.claimants[&slot];
