@@ -476,15 +476,17 @@ impl Numbers {
 /// A device that must notice nothing: it reads up to the last of `count` numbers, each once and in order.
 async fn reads_all(mut device: Device, count: u64) {
     let mut next = 0;
+    let mut last = Value::Null;
     while next < count {
         let frame = device.frame().await;
         assert_eq!(frame["kind"], "batch", "a device at another node notices nothing: {frame}");
         // Coupons come by carries and refreshes as well.
         for message in published(&frame).iter().filter(|message| message["type"] == "chat") {
             next += u64::from(next % 10 == 9);
-            assert_eq!(message["payload"], next, "{frame}");
+            assert_eq!(message["payload"], next, "{last} before {frame}");
             next += 1;
         }
+        last.clone_from(&frame);
         next += u64::from(next % 10 == 9 && next + 1 == count);
     }
 }
