@@ -573,3 +573,45 @@ async fn goes_on(doors: &Doors, room: &str, run: &Value, coupons: u64) {
     let offsets: Vec<u64> = list(&page, "reliable").iter().map(offset).collect();
     assert_eq!(offsets, (1..=coupons).collect::<Vec<_>>(), "each once");
 }
+
+#[tokio::test]
+async fn the_next_home_of_a_killed_one_goes_on_with_the_totals_and_latest_values_that_it_was_told() {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let settings = &[("ROOMCAST__TYPES__PRICE__CLASS", "latest")];
+    let Some(mut cluster) = Cluster::start_with("TC a warm takeover", 1, 3, settings).await else { return };
+    let home = cluster.any_home("r1").await;
+    let others = cluster.others(home);
+    let room = cluster.room_at(home, "warm").await;
+    let door = &cluster.doors[others[0]];
+    let mut device = Device::join(door, &room, Encoding::Json).await;
+    let run = door.view(&room).await["run"].clone();
+    // One request, so that the first word to the heir has all of it.
+    let likes = json!({"type": "like", "count": 7});
+    let price = json!({"type": "price", "key": "p", "payload": 42});
+    door.publish(&room, &json!({"messages": [likes, price, coupon("before")]})).await;
+    assert_eq!(device.batch().await["counters"]["like"]["total"], 7);
+    until("a node that keeps the room", async || {
+        let kept = others.iter().map(|node| cluster.doors[*node].metrics());
+        let bytes =
+            join_all(kept).await.iter().map(|metrics| metrics.sum("roomcast_kept_bytes", &[])).sum::<u64>();
+        (bytes > 0).then_some(())
+    })
+    .await;
+    // Told to the heir within 5 s, or not at all.
+    door.publish(&room, &json!({"type": "like", "count": 2})).await;
+    cluster.kill(home);
+    let welcome = device.rewelcome().await;
+    let told = welcome["counters"]["like"].as_u64().unwrap_or(0);
+    assert!(told == 7 || told == 9, "{welcome}");
+    let latest = list(&welcome, "latest").into_iter().find(|value| value["type"] == "price");
+    assert_eq!(latest.map(|value| value["payload"].clone()), Some(json!(42)), "{welcome}");
+    let door = &cluster.doors[others[1]];
+    let view = door.view(&room).await;
+    assert!(view["run"] != run && view["counters"]["like"] == told, "{view}");
+    assert_eq!(view["account"]["like"], Value::Null, "the account is that of the new run: {view}");
+    // It counts on, and the room has its reliable stream.
+    door.publish(&room, &json!({"type": "like", "count": 3})).await;
+    let view = door.view_when(&room, |view| view["counters"]["like"] != told).await;
+    assert_eq!(view["counters"]["like"], told + 3, "{view}");
+    assert_eq!(view["head"]["offset"], 1, "{view}");
+}

@@ -548,7 +548,9 @@ impl ClusterShell {
                 }
             }
         }
+        // Together with the standings: a new home says its rooms to the right node.
         if is_changed {
+            self.slots.set_heirs(self.tenure.view.heirs().into_iter());
             self.ways.iter().for_each(|way| (way.wake)());
         }
     }
@@ -633,7 +635,11 @@ impl ClusterShell {
             link: self.exchange.lag(peer.key, now),
         });
         let echo_at = view.echo_at().unwrap_or_else(|| self.shown.newest().echo_at.min(now));
-        self.shown.show(ClusterShown { echo_at, peers: peers.collect(), heirs: view.heirs() });
+        let heirs = view.heirs();
+        if self.slots.set_heirs(heirs.iter().copied()) {
+            self.ways.iter().for_each(|way| (way.wake)());
+        }
+        self.shown.show(ClusterShown { echo_at, peers: peers.collect(), heirs });
     }
 
     fn report(&mut self, now: Now) {

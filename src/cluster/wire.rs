@@ -10,6 +10,7 @@ mod control;
 mod delivery;
 mod frames;
 mod hand_over;
+mod keep;
 mod numbers;
 #[cfg(test)]
 mod tests;
@@ -23,9 +24,10 @@ use super::calls::{CallOutcome, NodeRequest};
 use crate::shard::ways::NodeWord;
 pub(super) use frames::{FramesSent, FramesTaken};
 pub(super) use hand_over::HandOverSaid;
-use roomcast_core::cluster::Slot;
+use roomcast_core::cluster::{Slot, Term};
 use roomcast_core::limits::LINK_BUNDLED_BYTES_MAX;
 use roomcast_core::node_proto as pb;
+use roomcast_core::room::id::RoomName;
 
 /// An entry of a link.
 #[derive(Debug)]
@@ -55,6 +57,15 @@ pub(super) enum Word {
         /// The word.
         said: HandOverSaid,
     },
+    /// Rooms that this node would have after a takeover.
+    Keep {
+        /// The slot.
+        slot: Slot,
+        /// The term of the home.
+        term: Term,
+        /// The rooms.
+        rooms: Vec<(RoomName, pb::KeptRoom)>,
+    },
 }
 
 /// The bytes are no word of a node.
@@ -67,7 +78,7 @@ pub(super) fn said(word: &NodeWord, frames: &mut FramesSent, now: Instant) -> By
         NodeWord::Joins { room, joins } => pb::word::Word::Joins(control::encode_joins(room, joins)),
         NodeWord::ToHome(control) => pb::word::Word::Control(control::encode(control)),
         NodeWord::ToBranch(delivery) => pb::word::Word::Delivery(delivery::encode(delivery, frames, now)),
-        NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Packed { .. } => {
+        NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Keep(_) | NodeWord::Packed { .. } => {
             unreachable!("the exchange takes these words")
         }
     })
@@ -86,6 +97,11 @@ pub(super) fn answer(number: u64, outcome: &CallOutcome) -> Bytes {
 /// The bytes of a word about a hand-over.
 pub(super) fn hand_over(slot: Slot, attempt: u64, said: HandOverSaid) -> Bytes {
     encode(pb::word::Word::HandOver(hand_over::encode(slot, attempt, said)))
+}
+
+/// The bytes of a word with rooms for the node that would take them over.
+pub(super) fn keep(keep: pb::Keep) -> Bytes {
+    encode(pb::word::Word::Keep(keep))
 }
 
 fn encode(word: pb::word::Word) -> Bytes {
@@ -115,6 +131,7 @@ impl Word {
                 Self::Answer { number: answer.number, outcome: calls::decode_outcome(answer)? }
             }
             pb::word::Word::HandOver(word) => hand_over::decode(word)?,
+            pb::word::Word::Keep(word) => keep::decode(word)?,
         })
     }
 }

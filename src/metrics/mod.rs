@@ -156,7 +156,7 @@ type Tallied = (Definition, &'static [&'static str], fn(&Tally) -> u64);
 /// A counter of the store: its row, the values of its labels, and its count.
 type StoreTotal = (Definition, &'static [&'static str], fn(&StoreTally) -> u64);
 
-const TALLIED: [Tallied; 22] = [
+const TALLIED: [Tallied; 23] = [
     (REWELCOMES, &[], |tally| tally.rewelcomes),
     (STALE_WORDS, &[], |tally| tally.homes.rooms.stale_words),
     (DUPLICATES, &[], |tally| tally.homes.rooms.duplicates),
@@ -177,12 +177,13 @@ const TALLIED: [Tallied; 22] = [
     (CURSORS_RESET, &[], |tally| tally.homes.rooms.resets),
     (STREAMS_FAILED, &[], |tally| tally.homes.rooms.store_failures),
     (ROOMS_FORGOTTEN, &[], |tally| tally.homes.rooms_forgotten),
+    (KEPT_LEFT_OUT, &[], |tally| tally.homes.kept_left_out),
     (ROOMS_PROMOTED, &[], |tally| tally.homes.rooms_promoted),
     (ROOMS_DEMOTED, &[], |tally| tally.homes.rooms_demoted),
 ];
 
 /// The gauges of a shard's [`Holdings`], each with its value.
-const HELD: [Shown<Holdings, f64>; 12] = [
+const HELD: [Shown<Holdings, f64>; 13] = [
     (CONNECTIONS, |held| as_gauge(held.connections)),
     (MEMBERS, |held| as_gauge(held.members)),
     (OVERDUE, |held| as_gauge(held.overdue)),
@@ -191,6 +192,7 @@ const HELD: [Shown<Holdings, f64>; 12] = [
     (BEHIND, |held| as_gauge(held.behind)),
     (GATHERED, |held| as_gauge(held.gathered)),
     (NOT_DURABLE, |held| as_gauge(held.not_durable)),
+    (KEPT, |held| as_gauge(held.kept_bytes)),
     (BUSY, |held| as_gauge(held.busy_permille) / 1000.0),
     (PASSES, |held| as_gauge(held.passes_permille) / 1000.0),
     (STRETCH, |held| as_gauge(held.stretch_permille) / 1000.0),

@@ -211,6 +211,12 @@ table! {
          rooms go on here. `lost`: another node has claimed the slot.";
     TAKEOVER = Histogram "roomcast_takeover_seconds" []
         "Time from the last heartbeat of a slot's former node to the slot's rooms at this node.";
+    KEPT = Gauge "roomcast_kept_bytes" ["shard"]
+        "Bytes of other nodes' rooms that a shard keeps for takeovers: totals and latest values. A node without \
+         `cluster.nats` has none.";
+    KEPT_LEFT_OUT = Counter "roomcast_kept_left_out_total" []
+        "Words about kept rooms that were left out, and kept rooms that were forgotten for want of space: a takeover \
+         finds these rooms older, or without totals and latest values.";
     QUOTA_ALLOCATION = Gauge "roomcast_quota_allocation" ["key_index"]
         "Messages a second of a publisher key at this node, its share of `limits.key_messages_per_second`, by the \
          place in `publisher.keys`. 0: no such limit, or no cluster.";

@@ -50,6 +50,8 @@ pub struct HomesTally {
     pub lane_full: u64,
     /// Idle rooms forgotten.
     pub rooms_forgotten: u64,
+    /// Words about kept rooms that were left out, and kept rooms that were forgotten for their bound.
+    pub kept_left_out: u64,
     /// Promotions: times a room's further members were to be placed on more shards.
     pub rooms_promoted: u64,
     /// Demotions: times a room's further members were to be placed on fewer shards.
@@ -145,6 +147,8 @@ pub struct Holdings {
     pub gathered: u64,
     /// Reliable messages of the shard's rooms on their way to the store.
     pub not_durable: u64,
+    /// Bytes of rooms that the shard keeps for takeovers.
+    pub kept_bytes: u64,
     /// Processor time of the shard's thread over the last second, in thousandths.
     pub busy_permille: u64,
     /// Strain: the share of passes in the shard's time, smoothed, in thousandths.

@@ -124,6 +124,8 @@ impl<S: Socket> Shard<S> {
         self.residents.sweep(now);
         self.residents.drop_ended(now);
         self.exchange(now);
+        // Behind all that may cut.
+        busy |= self.homes.say_kept(now);
         let is_stuck = self.pump_nodes(now) | self.homes.lanes.pump() | self.residents.lanes.pump();
         // A full lane empties by the other shard's doing: there is nothing to do at once, but soon.
         self.pump_again = is_stuck.then(|| now.instant + PUMP_INTERVAL);
@@ -149,7 +151,7 @@ impl<S: Socket> Shard<S> {
 
     /// Counts since the last call.
     pub fn take_tally(&mut self) -> Tally {
-        let mut homes = std::mem::take(&mut self.homes.tally);
+        let mut homes = self.homes.take_tally();
         if let Some(branches) = &mut self.branches {
             homes.rooms.stale_words += std::mem::take(&mut branches.stale);
         }

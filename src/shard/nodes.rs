@@ -9,7 +9,7 @@ use super::residents::connection::Socket;
 use super::slots::{SlotArrival, Slots, Stood};
 use super::ways::{FromNode, NodeWord, ToNode, WayOut};
 use super::{Shard, TURN_ENTRIES_MAX};
-use roomcast_core::cluster::{SLOTS, Slot, SlotHome};
+use roomcast_core::cluster::{NodeKey, SLOTS, Slot, SlotHome, SlotStanding, Term};
 use roomcast_core::now::Now;
 use roomcast_core::room::SegmentSaid;
 use roomcast_core::room::id::{RoomName, Run};
@@ -51,6 +51,18 @@ impl Nodes {
     /// The slot of a room.
     pub(super) fn slot_of(&self, room: &RoomName) -> Slot {
         self.slots.of(room)
+    }
+
+    /// The node that would take a slot of this node over, and the term of this node.
+    pub(super) fn heir_of(&self, slot: Slot) -> Option<(NodeKey, Term)> {
+        let SlotStanding { home, term } = self.stood.standings[slot.index()];
+        // The term of a frozen slot may be another node's.
+        self.stood.heirs[slot.index()].filter(|_| home == SlotHome::Here).map(|heir| (heir, term))
+    }
+
+    /// True if this node orders a slot, or did until its right to order was in doubt.
+    pub(super) fn is_own(&self, slot: Slot) -> bool {
+        self.stood.standings[slot.index()].home.is_own()
     }
 
     /// True if this node holds a slot now, and the rooms here are those of that hold.
@@ -184,7 +196,8 @@ impl<S: Socket> Shard<S> {
             }
             // The cluster's thread hears these words, and never says them.
             FromNode::Word {
-                word: NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Packed { .. },
+                word:
+                    NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Keep(_) | NodeWord::Packed { .. },
                 ..
             } => {}
             FromNode::Reset { node } => {
@@ -202,6 +215,7 @@ impl<S: Socket> Shard<S> {
             FromNode::Arrived { node, slot, attempt, state } => {
                 self.homes.arrive(SlotArrival { node, attempt }, slot, state, now);
             }
+            FromNode::Keep { slot, term, rooms } => self.homes.keep(slot, term, rooms, now),
         }
         self.send_words(now);
     }
@@ -256,14 +270,12 @@ impl<S: Socket> Shard<S> {
         let slots = Arc::clone(&nodes.slots);
         let stood = slots.all();
         let had = nodes.stood;
-        let came = Slot::all().filter_map(|slot| {
+        let came = Slot::all().filter(|slot| {
             let is_new = !had.standings[slot.index()].home.is_own()
                 || had.losses[slot.index()] != stood.losses[slot.index()];
-            stood.arrivals[slot.index()]
-                .filter(|_| is_new && stood.standings[slot.index()].home.is_own())
-                .map(|from| (slot, from))
+            is_new && stood.standings[slot.index()].home.is_own()
         });
-        let came: Vec<(Slot, SlotArrival)> = came.collect();
+        let came: Vec<Slot> = came.collect();
         if !came.is_empty() {
             self.take_all_from_nodes(now);
         }
@@ -277,11 +289,19 @@ impl<S: Socket> Shard<S> {
         if turns.iter().any(Option::is_some) {
             self.homes.turn_slots(|room| turns[slots.of(room).index()], now);
             self.homes.forget_leaving(|slot| turns[slot.index()] == Some(SlotTurn::Lose));
+            self.homes.forget_keeping(|slot| turns[slot.index()] == Some(SlotTurn::Lose));
         }
         while let (Some(branches), Some((room, run))) = (&mut self.branches, self.homes.poll_parted()) {
             branches.part(&room, run, &mut self.homes.lanes, now);
         }
-        came.into_iter().for_each(|(slot, from)| self.adopt_rooms(slot, from, now));
+        for slot in came {
+            if let Some(from) = stood.arrivals[slot.index()] {
+                self.adopt_rooms(slot, from, now);
+            }
+            // Also rooms that were not handed over: too large, for example.
+            self.homes.open_kept(slot, now);
+        }
+        self.homes.follow_heirs(|slot| former.heirs[slot.index()] != stood.heirs[slot.index()]);
         let moved = |room: &RoomName| {
             let at = slots.of(room).index();
             (former.standings[at] != stood.standings[at]).then_some(stood.standings[at].home)

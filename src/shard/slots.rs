@@ -39,6 +39,8 @@ pub(crate) struct Stood {
     pub(crate) losses: [u32; SLOTS],
     /// The hand-over by which this node has each slot.
     pub(crate) arrivals: [Option<SlotArrival>; SLOTS],
+    /// The other node that would take each slot over.
+    pub(crate) heirs: [Option<NodeKey>; SLOTS],
 }
 
 /// A hand-over, as its next home knows it.
@@ -62,7 +64,12 @@ struct HandedSlots {
 impl Default for Stood {
     /// Slots without a home.
     fn default() -> Self {
-        Self { standings: [SlotStanding::default(); SLOTS], losses: [0; SLOTS], arrivals: [None; SLOTS] }
+        Self {
+            standings: [SlotStanding::default(); SLOTS],
+            losses: [0; SLOTS],
+            arrivals: [None; SLOTS],
+            heirs: [None; SLOTS],
+        }
     }
 }
 
@@ -142,6 +149,17 @@ impl Slots {
         stood.losses[slot.index()] += u32::from(is_lost);
         // Under the lock: a shard that sees the number finds the change.
         self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Changes the heirs of all slots, in order. True: some have changed, and the caller wakes the shards.
+    pub(crate) fn set_heirs(&self, heirs: impl Iterator<Item = SlotHome>) -> bool {
+        let mut stood = self.stood.write();
+        let mut is_changed = false;
+        for (known, heir) in stood.heirs.iter_mut().zip(heirs) {
+            is_changed |= std::mem::replace(known, heir.other()) != heir.other();
+        }
+        self.changes.fetch_add(u64::from(is_changed), Ordering::Release);
+        is_changed
     }
 
     /// True if this node holds a slot, as it did at the last look with so many losses.

@@ -11,9 +11,9 @@ use crossbeam_queue::ArrayQueue;
 
 use super::lane::{Control, Delivery, Frames, HomeSaid};
 use super::slots::Slots;
-use roomcast_core::cluster::{NodeKey, Slot};
+use roomcast_core::cluster::{NodeKey, Slot, Term};
 use roomcast_core::limits::{NODE_WAY_ENTRIES_MAX, NODE_WORD_JOINS_MAX};
-use roomcast_core::node_proto::RoomState;
+use roomcast_core::node_proto::{Keep, KeptRoom, RoomState};
 use roomcast_core::room::Join;
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
@@ -44,6 +44,8 @@ pub(crate) enum NodeWord {
         /// The room.
         state: Box<RoomState>,
     },
+    /// Rooms of a slot, for the node that would take the slot over.
+    Keep(Box<Keep>),
     /// The shard has said all its rooms of a slot. The cluster's thread hears this, and no other node.
     Packed {
         /// The slot.
@@ -62,7 +64,7 @@ impl NodeWord {
             Self::Joins { room, .. }
             | Self::ToHome(Control { room, .. })
             | Self::ToBranch(Delivery { room, .. }) => Some(room),
-            Self::ResetTaken | Self::Room { .. } | Self::Packed { .. } => None,
+            Self::ResetTaken | Self::Room { .. } | Self::Keep(_) | Self::Packed { .. } => None,
         }
     }
 
@@ -172,6 +174,15 @@ pub(crate) enum FromNode {
         attempt: u64,
         /// The room.
         state: Box<RoomState>,
+    },
+    /// The home of a slot says rooms that this node would have after a takeover.
+    Keep {
+        /// The slot.
+        slot: Slot,
+        /// The term of the home.
+        term: Term,
+        /// The rooms.
+        rooms: Vec<(RoomName, KeptRoom)>,
     },
 }
 

@@ -5,6 +5,7 @@
 
 mod branch;
 pub mod handover;
+pub mod kept;
 pub mod link;
 mod members;
 pub mod node;

@@ -240,6 +240,26 @@ pub const BRANCH_PAUSED_AGE_MAX: Duration = Duration::from_secs(2);
 /// Words that a branch keeps for the next home of its room. Above: its members join again.
 pub const BRANCH_PAUSED_WORDS_MAX: usize = 4096;
 
+/// Shortest time between two words of a home about the rooms of a slot to the heir of the slot. Totals and latest
+/// values are behind by as much at most when the heir takes the slot over.
+pub const KEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Time after which a home says the rooms of a slot whole again. It heals words that were left out.
+pub const KEEP_RENEWAL: Duration = Duration::from_secs(120);
+/// Bytes of rooms in a word to an heir. Above: the next word takes the rest.
+pub const KEEP_WORD_BYTES_MAX: usize = 64 * KIB;
+/// Rooms of such a word. Above: the next word takes the rest; a word with more is dropped.
+pub const KEEP_WORD_ROOMS_MAX: usize = 256;
+/// Bytes of a link's kept entries at which such words wait: batches, joins and rooms that are handed over come first.
+pub const LINK_KEEPS_BYTES_MAX: usize = 256 * KIB;
+/// Bytes of such words that wait for a link. Above: a word is left out, and its rooms are older at the heir until they
+/// are said whole.
+pub const LINK_KEEPS_WAITING_BYTES_MAX: usize = 16 * MIB;
+/// Bytes of rooms that a node keeps for takeovers, shared out evenly to its shards. Above: the rooms that were not
+/// heard of for longest are forgotten, and counted.
+pub const KEPT_BYTES_MAX: usize = 256 * MIB;
+/// Time since the last word about a kept room. Later: the room is forgotten. Its home says it more often.
+pub const KEPT_AGE_MAX: Duration = Duration::from_secs(300);
+
 /// Interval of a node's reports of its demand to the dividers of limits.
 pub const QUOTA_REPORT_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which a limit of the cluster is divided anew.

@@ -94,6 +94,16 @@ impl Counters {
             .filter(|(_, total)| *total > 0)
     }
 
+    /// The totals that grew behind `since`, for the node that would take the room over. 0: all of them.
+    pub(super) fn kept(&self, since: Seq) -> Vec<pb::KeptTotal> {
+        // The past of a total does not reach back to the first batch.
+        let has_grown = |name: &&TypeName| since == Seq(0) || self.0[name.as_str()].told.since(since) > 0;
+        let total = |(name, total): (&TypeName, u64)| {
+            has_grown(&name).then(|| pb::KeptTotal { r#type: name.as_str().into(), total })
+        };
+        self.totals().filter_map(total).collect()
+    }
+
     /// The totals for the next home of the room, which has nothing waiting.
     pub(super) fn handed(&self) -> Vec<pb::CounterTotal> {
         let total = |(name, counter): (&TypeName, &Counter)| pb::CounterTotal {

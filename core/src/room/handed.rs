@@ -267,7 +267,7 @@ impl RoomState {
     }
 
     /// The state of a former home, as of the batch `head`. `None`: no home says so.
-    fn of_handed(said: pb::RoomShown, head: Seq, now: Instant) -> Option<Self> {
+    pub(super) fn of_handed(said: pb::RoomShown, head: Seq, now: Instant) -> Option<Self> {
         let pb::RoomShown { history, whole_after, latest, counters, account, account_floor } = said;
         Some(Self {
             seq: head,

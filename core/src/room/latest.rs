@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::audience::ONLINE;
 use super::handed;
 use super::id::{Key, Seq, TypeName};
 use super::message::Message;
@@ -153,6 +154,14 @@ impl Latest {
         // The lap is over. In the next one, the keys that this frame has told already end the walk.
         let next = refused(0..first, behind)?;
         Some(LatestPlace { next, ahead: behind, behind: seq })
+    }
+
+    /// The values of batches behind `since`, for the node that would take the room over. The number of members is the
+    /// engine's own, and counted anew there.
+    pub(super) fn kept(&self, since: Seq) -> Vec<pb::ShownMessage> {
+        let newer = self.values.iter().flatten().filter(|value| value.seq > since);
+        let published = newer.filter(|value| value.message.type_name.as_str() != ONLINE);
+        published.map(|value| handed::message(value.seq, &value.message)).collect()
     }
 
     /// The values for the next home of the room, in order of number. Of a key without a value, its names alone.

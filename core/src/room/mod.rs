@@ -18,7 +18,8 @@
 //! | `Audience` | the number of members told to devices |
 //! | `Life` | uses, closing and dropping |
 //!
-//! `handed` has the words of all parts for the next home of the room, and makes a room of them.
+//! `handed` has the words of all parts for the next home of the room, and makes a room of them. `kept` has the words
+//! for the node that would take the room over.
 //!
 //! No part holds another. `Room` routes each input to the parts concerned, and carries values between parts.
 
@@ -50,6 +51,7 @@ mod exchange;
 mod flush;
 mod gathering;
 mod handed;
+mod kept;
 mod latest;
 mod life;
 mod members;

@@ -31,7 +31,9 @@ impl Crowd {
             NodeWord::ToBranch(Delivery { said, .. }) => {
                 matches!(said, HomeSaid::Welcome(_) | HomeSaid::Refused(_))
             }
-            NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Packed { .. } => false,
+            NodeWord::ResetTaken | NodeWord::Room { .. } | NodeWord::Keep(_) | NodeWord::Packed { .. } => {
+                false
+            }
         }
     }
 

@@ -21,10 +21,10 @@ use roomcast_core::cluster::link::{Link, LinkEnds, LinkEntry, LinkEvent, LinkMes
 use roomcast_core::cluster::{NodeKey, SLOTS, Slot, Term, node_place};
 use roomcast_core::limits::{
     LINK_ANSWERS_BYTES_MAX, LINK_BESIDE_ANSWER_BYTES, LINK_CALL_BYTES_MAX, LINK_CALLS_MAX,
-    LINK_ENTRY_BYTES_MAX, LINK_KEPT_BYTES_MAX, LINK_STATES_BYTES_MAX, LINK_STATES_WAITING_BYTES_MAX,
-    NODE_CALL_AGE_MAX,
+    LINK_ENTRY_BYTES_MAX, LINK_KEEPS_BYTES_MAX, LINK_KEEPS_WAITING_BYTES_MAX, LINK_KEPT_BYTES_MAX,
+    LINK_STATES_BYTES_MAX, LINK_STATES_WAITING_BYTES_MAX, NODE_CALL_AGE_MAX,
 };
-use roomcast_core::node_proto::RoomState;
+use roomcast_core::node_proto::{Keep, RoomState};
 use roomcast_core::room::id::{RoomName, Run, Seq};
 
 /// The batch of an entry.
@@ -59,6 +59,9 @@ pub(super) struct Peer {
     /// Words about hand-overs that wait for room in the link, in order: rooms are large.
     states: VecDeque<Bytes>,
     states_bytes: usize,
+    /// Words with rooms for takeovers that wait for room in the link, behind those about hand-overs.
+    keeps: VecDeque<Bytes>,
+    keeps_bytes: usize,
     /// Words about hand-overs from the other node, for the cluster's thread.
     offers: VecDeque<OfferHeard>,
     /// A word that found the way of its shard full. Further words wait in the link.
@@ -125,6 +128,8 @@ impl Peer {
             answers_bytes: 0,
             states: VecDeque::new(),
             states_bytes: 0,
+            keeps: VecDeque::new(),
+            keeps_bytes: 0,
             offers: VecDeque::new(),
             stuck: None,
             dropped: 0,
@@ -173,6 +178,8 @@ impl Peer {
         self.answers_bytes = 0;
         self.states.clear();
         self.states_bytes = 0;
+        self.keeps.clear();
+        self.keeps_bytes = 0;
         for call in std::mem::take(&mut self.calls).into_values() {
             // The door may have given up.
             let _gone = call.reply.send(Err(CallFailed::Unknown));
@@ -196,6 +203,9 @@ impl Peer {
     pub(super) fn say(&mut self, shard: usize, word: NodeWord, now: Instant) {
         if Crowd::takes(&word) {
             return self.crowd.push(word);
+        }
+        if let NodeWord::Keep(keep) = word {
+            return self.say_keep(*keep, now);
         }
         // In order: a welcome at seq 5 comes before batch 6.
         if self.send_crowd(now).is_err() {
@@ -244,11 +254,30 @@ impl Peer {
         self.send_states(now);
     }
 
-    /// Gives words about hand-overs to the link, as far as it has room for them beside all else.
+    /// Says rooms to the node that would take them over, once nothing else waits.
+    fn say_keep(&mut self, keep: Keep, now: Instant) {
+        let bytes = wire::keep(keep);
+        if self.keeps_bytes + bytes.len() > LINK_KEEPS_WAITING_BYTES_MAX {
+            // The home says the rooms whole again before long.
+            return self.drop_word();
+        }
+        self.keeps_bytes += bytes.len();
+        self.keeps.push_back(bytes);
+        self.send_states(now);
+    }
+
+    /// Gives words with the state of rooms to the link, as far as it has room for them beside all else.
     pub(super) fn send_states(&mut self, now: Instant) {
         while let Some(state) = self.states.pop_front_if(|_| self.link.kept_bytes() < LINK_STATES_BYTES_MAX) {
             self.states_bytes -= state.len();
             self.link.push(LinkEntry::Kept(state), now);
+        }
+        let has_room = |link: &Link<BatchTag>| link.kept_bytes() < LINK_KEEPS_BYTES_MAX;
+        while self.states.is_empty()
+            && let Some(keep) = self.keeps.pop_front_if(|_| has_room(&self.link))
+        {
+            self.keeps_bytes -= keep.len();
+            self.link.push(LinkEntry::Kept(keep), now);
         }
     }
 
@@ -412,6 +441,9 @@ impl Peer {
                     if self.offers.len() < SLOTS {
                         self.offers.push_back(OfferHeard { node, slot, attempt, term });
                     }
+                }
+                Ok(Word::Keep { slot, term, rooms }) => {
+                    self.dropped += shards.tell_kept(slot, term, rooms) as u64;
                 }
                 Err(wire::BadWord) => self.drop_word(),
             }

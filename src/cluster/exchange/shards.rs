@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 use super::peer::BatchTag;
 use crate::shard::directory;
 use crate::shard::ways::{FromNode, ToNode, WayOut};
-use roomcast_core::cluster::NodeKey;
+use roomcast_core::cluster::{NodeKey, Slot, Term};
 use roomcast_core::limits::LINK_WAITING_ENTRIES_MAX;
+use roomcast_core::node_proto::KeptRoom;
 use roomcast_core::room::id::{NameKey, RoomName};
 
 /// The ways to the shards and back.
@@ -88,6 +89,23 @@ impl ShardEnds {
         let end = &mut self.ends[shard];
         // A word never overtakes the reset before it.
         if end.untold.is_empty() { end.push(told) } else { Err(told) }
+    }
+
+    /// Tells the shards of these rooms what a home says of them. Returns the number of rooms that found a way full: the
+    /// home says them again before long.
+    pub(super) fn tell_kept(&mut self, slot: Slot, term: Term, rooms: Vec<(RoomName, KeptRoom)>) -> usize {
+        let mut of_shards: Vec<Vec<_>> = self.ends.iter().map(|_| Vec::new()).collect();
+        for room in rooms {
+            of_shards[directory::home(&room.0, self.home_key, self.ends.len())].push(room);
+        }
+        let mut left_out = 0;
+        for (end, rooms) in self.ends.iter_mut().zip(of_shards).filter(|(_, rooms)| !rooms.is_empty()) {
+            let count = rooms.len();
+            if !end.untold.is_empty() || end.push(FromNode::Keep { slot, term, rooms }).is_err() {
+                left_out += count;
+            }
+        }
+        left_out
     }
 
     /// Tells all shards of a reset.

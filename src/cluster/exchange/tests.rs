@@ -13,7 +13,9 @@ use crate::shard::lane::{Control, Delivery, HomeSaid};
 use crate::shard::ways::{FromNode, OWN_PLACE, Way};
 use roomcast_core::cluster::{Term, node_place};
 use roomcast_core::fanout::segment::Level;
-use roomcast_core::limits::{LINK_CALLS_MAX, NODE_CALL_AGE_MAX};
+use roomcast_core::limits::{
+    LINK_CALLS_MAX, LINK_KEEPS_BYTES_MAX, LINK_KEEPS_WAITING_BYTES_MAX, NODE_CALL_AGE_MAX,
+};
 use roomcast_core::node_proto as pb;
 use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
 use roomcast_core::room::{CarryWant, Join, Reach, RefreshWant, SegmentSaid};
@@ -251,9 +253,10 @@ impl World {
                 assert_eq!(node, OTHER[side]);
                 word
             }
-            FromNode::HandOver { .. } | FromNode::Resume { .. } | FromNode::Arrived { .. } => {
-                panic!("nothing is handed over here")
-            }
+            FromNode::HandOver { .. }
+            | FromNode::Resume { .. }
+            | FromNode::Arrived { .. }
+            | FromNode::Keep { .. } => panic!("nothing is handed over or kept here"),
         };
         let (room, run, number) = match word {
             NodeWord::Joins { room, joins } => {
@@ -659,4 +662,57 @@ fn the_rooms_of_a_slot_and_its_offer_reach_the_next_home_in_order_with_its_own_p
     assert_eq!((node, state.places[0].incarnation), (OTHER[1], OWN_PLACE));
     let nowhere = usize::try_from(state.places[1].incarnation).ok().and_then(node_of_place);
     assert_eq!(nowhere, None, "a node that nobody knows");
+}
+
+#[test]
+fn rooms_for_a_takeover_reach_the_shards_of_their_names_and_no_more_of_them_wait_than_the_bound() {
+    let mut now = crate::clock::now();
+    let mut sides = met([side(0), side(1)], now);
+    let room = |number: usize, bytes: usize| pb::KeptRoom {
+        room: format!("room-{number}"),
+        run: 7,
+        seq: 9,
+        latest: vec![pb::ShownMessage { payload: vec![b'1'; bytes].into(), ..pb::ShownMessage::default() }],
+        ..pb::KeptRoom::default()
+    };
+    let term = Term { generation: 0, sequence: 8 };
+    let say = |rooms: Vec<pb::KeptRoom>, side: &mut Side| {
+        let said = Some(pb::Term { generation: term.generation, sequence: term.sequence });
+        let word = NodeWord::Keep(Box::new(pb::Keep { slot: 3, term: said, rooms }));
+        assert!(side.ways[0].way.out.push(ToNode { node: OTHER[0], word }).is_ok());
+        side.exchange.turn(now);
+    };
+    say((0..20).map(|number| room(number, 10)).collect(), &mut sides[0]);
+    // The link takes them a few at a time, and the last ones have no place to wait.
+    let words = LINK_KEEPS_WAITING_BYTES_MAX / LINK_KEEPS_BYTES_MAX + 8;
+    for number in 0..words {
+        say(vec![room(20 + number, LINK_KEEPS_BYTES_MAX)], &mut sides[0]);
+    }
+    let mut heard = BTreeMap::new();
+    for _ in 0..2_000 {
+        now = now.later(Duration::from_millis(1));
+        for from in 0..2 {
+            sides[from].exchange.turn(now);
+            assert!(
+                sides[0].exchange.lag(OTHER[0], now.instant).unwrap().kept_bytes < 3 * LINK_KEEPS_BYTES_MAX
+            );
+            while let Some((_, message)) = sides[from].exchange.poll_send() {
+                sides[1 - from].exchange.take(message, now);
+            }
+        }
+        for (shard, way) in sides[1].ways.iter().enumerate() {
+            while let Some(told) = way.way.back.pop() {
+                let FromNode::Keep { slot, term: of, rooms } = told else { panic!("{told:?}") };
+                assert_eq!((slot, of), (Slot(3), term));
+                for (name, _) in rooms {
+                    assert_eq!(directory::home(&name, KEYS[1], SHARDS), shard);
+                    *heard.entry(name).or_insert(0) += 1;
+                }
+            }
+        }
+    }
+    assert!(heard.values().all(|times| *times == 1));
+    let [(_, tally, _)] = sides[0].exchange.take_tallies(now)[..] else { panic!("one link") };
+    assert!(tally.stale >= 4 && tally.resets == 0, "{tally:?}");
+    assert_eq!(heard.len() as u64 + tally.stale, 20 + words as u64);
 }

@@ -13,8 +13,8 @@ use crate::shard::lane::{AlsoWelcomed, Control, Delivery, HomeSaid, JoinRefusal,
 use roomcast_core::cluster::Term;
 use roomcast_core::fanout::segment::{Level, RefreshFrame, Refreshed, StreamPlace};
 use roomcast_core::limits::{
-    INTEGER_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, NODE_WORD_JOINS_MAX, ROOM_STATE_BYTES_MAX,
-    SHARDS_MAX,
+    INTEGER_MAX, KEEP_WORD_ROOMS_MAX, LINK_FRAMES_KEPT_BYTES_MAX, LINK_FRAMES_KEPT_MAX, NODE_WORD_JOINS_MAX,
+    ROOM_STATE_BYTES_MAX, SHARDS_MAX, TERM_PART_MAX,
 };
 use roomcast_core::room::id::{Cursor, Encoding, Epoch, RoomName, Run, Seen, Seq};
 use roomcast_core::room::receipt::Acks;
@@ -29,6 +29,7 @@ enum Made {
     Call(u64, NodeRequest),
     Answer(u64, CallOutcome),
     HandOver(Slot, u64, u8),
+    Keep(Box<pb::Keep>),
 }
 
 fn bytes_of(made: &Made, frames: &mut FramesSent, now: Instant) -> Bytes {
@@ -37,6 +38,7 @@ fn bytes_of(made: &Made, frames: &mut FramesSent, now: Instant) -> Bytes {
         Made::Call(number, request) => call(*number, request),
         Made::Answer(number, outcome) => answer(*number, outcome),
         Made::HandOver(slot, attempt, sort) => hand_over(*slot, *attempt, of_hand_over(*sort)),
+        Made::Keep(said) => keep(pb::Keep::clone(said)),
     }
 }
 
@@ -46,6 +48,7 @@ fn shown(word: &Word) -> String {
         Word::Call { number, request } => format!("{number} {request:?}"),
         Word::Answer { number, outcome } => format!("{number} {outcome:?}"),
         Word::HandOver { slot, attempt, said } => format!("{slot:?} {attempt} {said:?}"),
+        Word::Keep { slot, term, rooms } => format!("{slot:?} {term:?} {:?}", rooms[0].1),
     }
 }
 
@@ -55,6 +58,11 @@ fn shown_made(made: &Made) -> String {
         Made::Call(number, request) => format!("{number} {request:?}"),
         Made::Answer(number, outcome) => format!("{number} {outcome:?}"),
         Made::HandOver(slot, attempt, sort) => format!("{slot:?} {attempt} {:?}", of_hand_over(*sort)),
+        Made::Keep(said) => {
+            let pb::Term { generation, sequence } = said.term.unwrap();
+            let slot = Slot(u8::try_from(said.slot).unwrap());
+            format!("{slot:?} {:?} {:?}", Term { generation, sequence }, said.rooms[0])
+        }
     }
 }
 
@@ -72,6 +80,28 @@ struct Drawn {
 }
 
 impl Drawn {
+    /// A room with a total and a value.
+    fn keep(&mut self) -> pb::Keep {
+        let value = pb::ShownMessage {
+            seq: 4,
+            r#type: "price".into(),
+            key: "k".into(),
+            payload: self.integer().to_string().into(),
+            has_value: true,
+            ..pb::ShownMessage::default()
+        };
+        let room = pb::KeptRoom {
+            room: self.room().to_string(),
+            run: self.rng.u64(..),
+            seq: self.integer(),
+            since: 3,
+            totals: vec![pb::KeptTotal { r#type: "like".into(), total: self.integer() }],
+            latest: vec![value],
+        };
+        let term = Some(pb::Term { generation: 1, sequence: 99 });
+        pb::Keep { slot: self.rng.u8(..).into(), term, rooms: vec![room] }
+    }
+
     fn integer(&mut self) -> u64 {
         let bits = self.rng.u32(1..=53);
         self.rng.u64(..1 << bits)
@@ -349,12 +379,13 @@ impl Drawn {
                     _ => HomeSaid::Adopted { seq: self.seq() },
                 },
             })),
-            _ => Made::HandOver(Slot(self.rng.u8(..)), self.rng.u64(..), sort),
+            24..27 => Made::HandOver(Slot(self.rng.u8(..)), self.rng.u64(..), sort),
+            _ => Made::Keep(Box::new(self.keep())),
         }
     }
 }
 
-const SORTS: u8 = 27;
+const SORTS: u8 = 28;
 
 /// A word about a hand-over: of a room, an offer, or a refusal.
 fn of_hand_over(sort: u8) -> HandOverSaid {
@@ -445,6 +476,7 @@ fn bytes_that_are_no_word_are_refused_and_never_panic() {
                         hand_over(slot, attempt, said);
                         continue;
                     }
+                    Word::Keep { .. } => continue,
                 };
                 bytes_of(&again, &mut FramesSent::default(), drawn.now);
             }
@@ -522,6 +554,27 @@ fn impossible_words_are_refused() {
 }
 
 #[test]
+fn impossible_words_about_kept_rooms_are_refused() {
+    let room = || pb::KeptRoom { room: "r1".into(), seq: 1, ..pb::KeptRoom::default() };
+    let kept = |slot, sequence, rooms| {
+        let term = Some(pb::Term { generation: 0, sequence });
+        pb::Keep { slot, term, rooms }
+    };
+    let is_read = |word: pb::Keep| {
+        let bytes = encode(pb::word::Word::Keep(word));
+        Word::decode(bytes, &mut FramesTaken::default(), made_up()).is_ok()
+    };
+    assert!(is_read(kept(255, TERM_PART_MAX, vec![room(); KEEP_WORD_ROOMS_MAX])));
+    assert!(!is_read(kept(256, 1, vec![room()])));
+    assert!(!is_read(kept(3, TERM_PART_MAX + 1, vec![room()])));
+    assert!(!is_read(kept(3, 1, Vec::new())));
+    assert!(!is_read(kept(3, 1, vec![room(); KEEP_WORD_ROOMS_MAX + 1])));
+    assert!(!is_read(kept(3, 1, vec![pb::KeptRoom { room: "a/b".into(), ..room() }])));
+    assert!(!is_read(kept(3, 1, vec![pb::KeptRoom { seq: INTEGER_MAX + 1, ..room() }])));
+    assert!(!is_read(pb::Keep { term: None, ..kept(3, 1, vec![room()]) }));
+}
+
+#[test]
 fn a_number_names_the_same_frame_at_both_ends_or_none() {
     let mut sent = FramesSent::default();
     let mut taken = FramesTaken::default();
@@ -576,4 +629,5 @@ const GOLDEN: &str = "
 24 43 e77d722bb629f384 322908ff0110bbded3bcb88c8dfc5d1a1a0a0272311107000000000000001809
 25 21 896eb1359c51ab60 3213080e10f3f7c98dd19f90a8c501220408011063
 26 16 3f2fa51ca720b8b8 320e085710db9bd5b9bdf5b8be3a2a00
+27 93 ac24ee5608dc187f 3a5b084d1204080110631a510a0a726f6f6d2d333238353411f0914c729d2d8d
 ";

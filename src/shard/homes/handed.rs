@@ -350,6 +350,9 @@ impl Homes {
         let unconfirmed = places.filter(|place| node_of_place(*place).is_some()).collect();
         let key = self.insert_room(room, opener);
         self.rooms[key].unconfirmed = unconfirmed;
+        if self.rooms[key].room.has_to_keep() {
+            self.note_kept(key);
+        }
         if self.nodes.as_ref().is_some_and(|nodes| nodes.home_of(&name) == SlotHome::Frozen) {
             self.tell_room(key, Input::Freeze(true), now);
         }

@@ -9,6 +9,7 @@ pub mod publishers;
 
 mod frames;
 mod handed;
+mod kept;
 pub(super) mod moves;
 mod steps;
 mod stored;
@@ -21,6 +22,7 @@ use slab::Slab;
 
 use self::handed::{Arriving, Leaving, Pausing};
 use self::heat::{Fuel, Heat};
+use self::kept::Keeping;
 use self::welcome::Welcomes;
 use super::directory::{OwnStep, Scatter};
 use super::lane::{Control, Delivery, HomeLanes, HomeSaid, JoinRefusal, JoinRefused, LaneSent};
@@ -28,8 +30,9 @@ use super::nodes::Nodes;
 use super::{Plan, TURN_ENTRIES_MAX, Table, table};
 use crate::metrics::tally::{Holdings, HomesTally};
 use crate::store::{Append, StoreRequest};
+use roomcast_core::cluster::kept::KeptRooms;
 use roomcast_core::cluster::{HandedOut, Slot, node_of_place};
-use roomcast_core::limits::SCATTER_INTERVAL;
+use roomcast_core::limits::{KEPT_BYTES_MAX, SCATTER_INTERVAL};
 use roomcast_core::now::Now;
 use roomcast_core::room::id::{RoomName, Run, mix};
 use roomcast_core::room::ladder::Step;
@@ -79,6 +82,10 @@ pub struct Homes {
     parted: VecDeque<(RoomName, Run)>,
     /// Rooms of slots that may come from other nodes.
     arriving: Arriving,
+    /// The rooms that other nodes would take over, as those know them.
+    keeping: Keeping,
+    /// The rooms of other nodes that this one would take over.
+    kept: KeptRooms,
     pub(super) tally: HomesTally,
 }
 
@@ -130,6 +137,8 @@ impl Homes {
     pub(super) fn new(plan: Plan, lanes: HomeLanes) -> Self {
         Self {
             room_of: table(plan.home_key),
+            kept: KeptRooms::new(KEPT_BYTES_MAX / plan.shards),
+            keeping: Keeping::default(),
             plan,
             lanes,
             nodes: None,
@@ -182,7 +191,14 @@ impl Homes {
             // A node that takes no batch must not hold up the drain.
             return self.rooms.iter().filter_map(|(_, home)| home.room.lapse_due()).min();
         }
-        self.deadlines.first().map(|(at, _)| *at)
+        let room = self.deadlines.first().map(|(at, _)| *at);
+        [room, self.keeping.poll_deadline()].into_iter().flatten().min()
+    }
+
+    /// Counts since the last call.
+    pub(super) fn take_tally(&mut self) -> HomesTally {
+        self.tally.kept_left_out += self.kept.take_left_out();
+        std::mem::take(&mut self.tally)
     }
 
     /// Adds the homes' part to the holdings of a shard.
@@ -191,6 +207,7 @@ impl Homes {
         Holdings {
             rooms: self.rooms.len() as u64,
             gathered: self.rooms.iter().map(|(_, home)| home.room.gathered() as u64).sum(),
+            kept_bytes: self.kept.bytes(),
             not_durable: self.rooms.iter().map(|(_, home)| home.room.not_durable()).sum::<u64>() + leaving,
             ..holdings
         }
@@ -215,6 +232,10 @@ impl Homes {
         assert_eq!(self.room_of.len(), self.rooms.len(), "each room is found by its name");
         let of_devices = self.rooms.iter().filter(|(_, home)| home.opened_by == Opener::Device).count();
         assert_eq!(of_devices, self.device_rooms, "each room that only devices use is counted");
+        assert!(
+            self.keeping.rooms().all(|key| self.rooms.contains(key)),
+            "the rooms that heirs know are open"
+        );
     }
 
     /// Takes the words of the segment at a place: on a local shard, or the branch of another node.
@@ -399,7 +420,12 @@ impl Homes {
             match output {
                 Output::Published { ticket, published } => self.answers.push_back((ticket, published)),
                 Output::Told { ticket, told } => self.told.push_back((ticket, told)),
-                Output::Batch { batch, segments, sent } => self.send_batch(key, &batch, &segments, sent, now),
+                Output::Batch { batch, segments, sent } => {
+                    if batch.changes_kept() {
+                        self.note_kept(key);
+                    }
+                    self.send_batch(key, &batch, &segments, sent, now);
+                }
                 Output::Welcomed(welcomed) => self.send_welcome(key, welcomed, now),
                 Output::Refreshed { shard, want, to, head, refresh } => {
                     let room = &self.rooms[key].room;
@@ -498,6 +524,9 @@ impl Homes {
         self.room_of.remove(home.room.name());
         self.device_rooms -= usize::from(home.opened_by == Opener::Device);
         home.deadline.map(|at| self.deadlines.remove(&(at, key)));
+        if let Some(nodes) = &self.nodes {
+            self.keeping.end(nodes.slot_of(home.room.name()), key, home.room.name());
+        }
         // The next room of this name begins without what the directory knows of this one.
         if home.own_step.is_some() {
             self.own_steps.push_back(OwnStep { room: home.room.name().clone(), step: None });

@@ -105,6 +105,7 @@ impl Homes {
             self.tell_room(key, Input::PlaceLost { place }, now);
         }
         self.drop_arriving(node);
+        self.say_kept_anew(node);
     }
 
     /// Tells rooms of the changes of their slots.

@@ -75,6 +75,9 @@ pub(super) struct Known {
     /// Chat heard in batches of the run.
     chat: BTreeSet<String>,
     pub(super) online: Option<u64>,
+    /// The total of likes, and the price, in the run.
+    pub(super) likes: u64,
+    pub(super) price: u64,
     pub(super) owes_ack: bool,
     /// Welcomes on this connection in another run than before, and in the same.
     pub(super) rewelcomed: u64,
@@ -189,7 +192,9 @@ impl Device {
             }
             if known.stands.as_ref().is_none_or(|(former, _)| *former != run) {
                 known.chat.clear();
+                (known.likes, known.price) = (0, 0);
             }
+            known.likes = frame["counters"]["like"].as_u64().unwrap_or(0);
             if let Some(epoch) = frame["epoch"].as_str() {
                 if known.cursor.as_ref().is_none_or(|(of, _)| of != epoch) {
                     known.cursor = Some((epoch.to_owned(), frame["after"].as_u64().unwrap()));
@@ -209,11 +214,15 @@ impl Device {
             }
         }
         known.stands = Some((run, seq));
+        known.likes = frame["counters"]["like"]["total"].as_u64().unwrap_or(known.likes);
         for told in
             ["latest", "messages"].iter().flat_map(|part| frame[*part].as_array().into_iter().flatten())
         {
             if told["type"] == "online" {
                 known.online = told["payload"].as_u64();
+            }
+            if told["type"] == "price" {
+                known.price = told["payload"].as_u64().unwrap();
             }
         }
         if let (Some(through), Some((_, cursor))) = (frame["through"].as_u64(), &mut known.cursor) {

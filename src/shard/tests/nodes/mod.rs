@@ -4,6 +4,7 @@
 mod device;
 mod handed;
 mod homeless;
+mod kept;
 mod world;
 
 use self::world::{Cover, World};
@@ -52,4 +53,14 @@ fn members_notice_nothing_of_rooms_that_are_handed_over() {
         handed += World::quiet_moves(seed);
     }
     assert_eq!(handed, 20 * 2 * 3, "each room, each time");
+}
+
+#[test]
+fn a_takeover_begins_with_totals_and_values_that_are_an_interval_old_at_most() {
+    let mut behind = 0;
+    for seed in 0..60 {
+        world::note_seed(seed);
+        behind += World::takeovers(seed);
+    }
+    assert!(behind >= 20, "some are behind: {behind}");
 }

@@ -49,6 +49,7 @@ pub(super) struct Cover {
     durable: u64,
     pub(super) handed: u64,
     pub(super) resumed: u64,
+    pub(super) kept: u64,
 }
 
 impl Cover {
@@ -87,6 +88,7 @@ impl AddAssign for Cover {
         }
         self.handed += other.handed;
         self.resumed += other.resumed;
+        self.kept += other.kept;
     }
 }
 
@@ -135,7 +137,7 @@ pub(super) struct World {
     pub(super) terms: u64,
     pub(super) devices: Vec<Device>,
     seats: Seats,
-    tickets: u64,
+    pub(super) tickets: u64,
     /// Ticket -> room and payload of a reliable publish.
     asked: BTreeMap<u64, (String, String)>,
     /// Room -> offset -> payload of each message that a publisher knows to be durable.
@@ -146,10 +148,13 @@ pub(super) struct World {
     pub(super) cover: Cover,
 }
 
-fn types() -> Types {
+pub(super) fn types() -> Types {
     let named = |name: &str| TypeName::parse(name).unwrap();
     let coupon = TypePolicy { urgent: true, ..TypePolicy::of(Class::Reliable) };
-    Types::new([(named("coupon"), coupon), (named("chat"), TypePolicy::of(Class::Normal))])
+    let [chat, like, price] = [Class::Normal, Class::Counter, Class::Latest].map(TypePolicy::of);
+    let others = [("chat", chat), ("like", like), ("price", price)];
+    let others = others.map(|(name, policy)| (named(name), policy));
+    Types::new(others.into_iter().chain([(named("coupon"), coupon)]))
 }
 
 pub(super) fn name(room: &str) -> RoomName {
@@ -188,6 +193,9 @@ impl World {
             is_calm: false,
             cover: Cover::default(),
         };
+        for (number, node) in world.nodes.iter().enumerate() {
+            node.set_heirs(number, count);
+        }
         for room in ROOMS {
             let to = world.random.usize(..count);
             world.claim(Slot::of(&name(room), CLUSTER_KEY), to);
@@ -248,7 +256,7 @@ impl World {
         queue.push_back((at, standing));
     }
 
-    fn reset(&mut self, one: usize, other: usize) {
+    pub(super) fn reset(&mut self, one: usize, other: usize) {
         for room in ROOMS.map(name) {
             for (home, away) in [(one, other), (other, one)] {
                 let shard = self.nodes[home].home(&room);
@@ -467,6 +475,11 @@ impl World {
                     }
                     NodeWord::Packed { slot, attempt, .. } => {
                         offers.push((*slot, *attempt));
+                        continue;
+                    }
+                    NodeWord::Keep(_) => {
+                        self.cover.kept += 1;
+                        self.nodes[*to].take_kept(word);
                         continue;
                     }
                     NodeWord::ToBranch(Delivery { room, run, said: HomeSaid::Refresh { want, .. } }) => {
