@@ -45,8 +45,8 @@ use crate::store::redb::{OpenError, Redb};
 use crate::store::writer::{self, StoreHandle, Wake};
 use roomcast_core::limits::{
     DESCRIPTORS_KEPT, DOORS_LINGER, DRAIN_AGE_MAX, FAREWELL_AGE_MAX, HAND_OVER_DRAIN_AGE_MAX,
-    KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX, LISTEN_BACKLOG, PULLS_MAX, SHARD_ANSWER_AGE_MAX,
-    STORE_BYTES_MAX,
+    HAND_OVER_LINGER, KERNEL_UNACKED_AGE_MAX, KERNEL_UNSENT_BYTES_MAX, LISTEN_BACKLOG, PULLS_MAX,
+    SHARD_ANSWER_AGE_MAX, STORE_BYTES_MAX,
 };
 use roomcast_core::now::millis;
 
@@ -320,6 +320,8 @@ async fn hand_over(node: &Node, cluster: &ClusterHandle, left: Duration) {
     if timeout(HAND_OVER_DRAIN_AGE_MAX.min(left / 2), cluster.hand_over()).await.is_err() {
         warn!("slots are left that were not handed over: other nodes take them over");
     }
+    // A request of a node that had not heard of the next home has an answer here.
+    sleep(HAND_OVER_LINGER).await;
     info!(
         took_ms = millis(clock::now().instant.saturating_duration_since(began)),
         "the slots are handed over"

@@ -214,6 +214,9 @@ pub const HAND_OVER_AGE_MAX: Duration = Duration::from_millis(500);
 pub const HAND_OVER_RETRY: Duration = Duration::from_millis(500);
 /// Time of a drain for hand-overs. Later: slots that are left are taken over by others.
 pub const HAND_OVER_DRAIN_AGE_MAX: Duration = Duration::from_secs(8);
+/// Time for which a node that has handed its slots over goes on answering other nodes. Later: a request of a node that
+/// has not heard of the next home by then gets 503 `node_silent`.
+pub const HAND_OVER_LINGER: Duration = Duration::from_millis(250);
 /// Time of a drain for the goodbyes to devices, before the hand-overs begin. Later: devices that are left stay members
 /// at the next homes of their rooms until the node ends.
 pub const FAREWELL_AGE_MAX: Duration = Duration::from_secs(5);

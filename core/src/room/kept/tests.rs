@@ -86,23 +86,30 @@ impl Home {
         self.welcomed.pop().expect("a welcome")
     }
 
-    /// Totals, and latest values by key, as a device is shown them.
-    fn shown(&mut self) -> (Vec<(String, u64)>, Vec<(String, String)>) {
+    fn shown(&mut self) -> Shown {
         let snapshot = self.room.snapshot(Seq(0), None, self.now);
-        let totals = snapshot.counters.iter().map(|(name, total)| (name.to_string(), *total)).collect();
+        let totals: Vec<(String, u64)> =
+            snapshot.counters.iter().map(|(name, total)| (name.to_string(), *total)).collect();
         let value = |message: &std::sync::Arc<Message>| {
             let key = message.key.as_ref().map_or_else(String::new, |key| key.as_str().into());
             (key, String::from_utf8(message.payload.bytes().to_vec()).unwrap())
         };
         let mut latest: Vec<(String, String)> = snapshot.latest.iter().map(value).collect();
         latest.sort();
-        (totals, latest)
+        Shown { totals, latest }
     }
 
     /// The next run, of these words.
     fn next(&self, said: pb::KeptRoom) -> Self {
         Self::of(Room::of_kept(said, Run(8), rules(), self.now).unwrap(), self.now)
     }
+}
+
+/// Totals, and latest values by key, as a device is shown them.
+#[derive(Debug, PartialEq)]
+struct Shown {
+    totals: Vec<(String, u64)>,
+    latest: Vec<(String, String)>,
 }
 
 fn of_class(class: Class, type_name: &str, payload: &str) -> Message {
@@ -123,7 +130,7 @@ fn another_run_begins_with_the_totals_and_values_at_the_same_seq_and_counts_on()
     assert_eq!(next.shown(), home.shown());
     assert!(next.room.has_to_keep());
     next.likes(2);
-    assert_eq!(next.shown().0, [("like".to_owned(), 5)]);
+    assert_eq!(next.shown().totals, [("like".to_owned(), 5)]);
     let account = &next.room.view(0, next.now.instant).account["like"];
     assert_eq!((account.accepted, account.delivered), (1, 1), "the account is that of the new run");
     assert_eq!(next.room.seq(), home.room.seq().next());
@@ -136,7 +143,7 @@ fn the_number_of_members_is_not_kept() {
     home.now = home.now.later(Duration::from_secs(5));
     home.tell(Input::Due);
     home.tell(Input::Flush);
-    assert_eq!(home.shown().1, [("online".to_owned(), "1".to_owned())]);
+    assert_eq!(home.shown().latest, [("online".to_owned(), "1".to_owned())]);
     assert_eq!((home.kept_batches, home.room.has_to_keep()), (0, false));
     assert_eq!(home.room.kept(Seq(0)).latest, []);
 }
