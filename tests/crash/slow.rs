@@ -137,7 +137,7 @@ struct Hot {
 impl Hot {
     async fn start(cluster: &Cluster, number: usize, stopped: watch::Receiver<bool>) -> Self {
         let room = cluster.room_at(HOME, &format!("hot-{number}")).await;
-        let flush = if number % 2 == 0 { Flush::Direct } else { Flush::Windowed };
+        let flush = if number.is_multiple_of(2) { Flush::Direct } else { Flush::Windowed };
         if flush == Flush::Windowed {
             cluster.doors[TAKES].configure(&room, &json!({"flush": {"direct_members": 0}})).await;
         }
