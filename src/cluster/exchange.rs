@@ -12,7 +12,7 @@ mod shards;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -79,6 +79,8 @@ pub(crate) struct Exchange {
     bell: Arc<AnswerBell>,
     /// The shards that have said all their rooms of a slot.
     packed: VecDeque<SlotPacked>,
+    /// Nodes whose links have begun anew: rooms on their way were lost.
+    resets: BTreeSet<NodeKey>,
     /// The link that sends next.
     sending: Option<NodeKey>,
     /// The last moment heard of.
@@ -137,6 +139,7 @@ impl Exchange {
             next_call: 1,
             bell,
             packed: VecDeque::new(),
+            resets: BTreeSet::new(),
             sending: None,
             now: None,
             pump_at: None,
@@ -293,6 +296,11 @@ impl Exchange {
         self.packed.pop_front()
     }
 
+    /// The next node whose link has begun anew.
+    pub(super) fn poll_reset(&mut self) -> Option<NodeKey> {
+        self.resets.pop_first()
+    }
+
     /// The next word of another node about a hand-over.
     pub(super) fn poll_offer(&mut self) -> Option<OfferHeard> {
         self.peers.values_mut().find_map(Peer::poll_offer)
@@ -347,6 +355,7 @@ impl Exchange {
             }
         }
         if news.is_reset {
+            self.resets.insert(node);
             self.shards.tell_reset(node);
         }
         // An ack may have made room for them, and a reset has dropped them.

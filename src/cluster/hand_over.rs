@@ -59,6 +59,10 @@ impl HandOverDesk {
 
     /// Takes what shards and other nodes have said, begins further hand-overs, and gives up late ones.
     pub(super) fn turn(&mut self, moving: &mut Moving<'_>, now: Now) {
+        while let Some(node) = moving.exchange.poll_reset() {
+            // Rooms that were said are lost, and an offer without them would have them begin another run.
+            self.giving.lost(node, now.instant);
+        }
         while let Some(packed) = moving.exchange.poll_packed() {
             let SlotPacked { shard, slot, attempt, is_whole } = packed;
             self.giving.packed(slot, attempt, shard, is_whole, now.instant);

@@ -242,6 +242,8 @@ impl<S: Socket> Shard<S> {
             let is_of_slot = self.homes.nodes.as_ref().is_some_and(|nodes| nodes.slot_of(&name) == slot);
             let Some(branches) = self.branches.as_mut().filter(|_| is_of_slot) else { continue };
             let here = branches.hand_in(&name, run);
+            // The directory forgets the branch before it hears of the room: a hot room stays on its shards.
+            self.homes.scatters.extend(std::iter::from_fn(|| branches.poll_scatter()));
             if self.homes.adopt(state, &here, now) {
                 for (shard, said) in here.words {
                     self.homes.take_control(shard, Control { room: name.clone(), run: Some(run), said }, now);
@@ -260,6 +262,10 @@ impl<S: Socket> Shard<S> {
     /// Has rooms and branches follow the changes of their slots since the last look, and the right to order. Called
     /// before anything that may cut.
     pub(super) fn follow_slots(&mut self, now: Now) {
+        if self.homes.has_leaving() {
+            // A request that waited for the end of a hand-over comes behind the word of that end.
+            self.take_all_from_nodes(now);
+        }
         let Some(nodes) = &mut self.homes.nodes else { return };
         let changes = nodes.slots.changes();
         if changes == nodes.changes {

@@ -1,7 +1,7 @@
 //! The standing of each slot, as the cluster says it: shards and doors read, and the cluster writes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -26,6 +26,8 @@ pub(crate) struct Slots {
     /// Locked for one copy at a time.
     stood: RwLock<Stood>,
     handed: Mutex<HandedSlots>,
+    /// The number of slots being handed over: most requests need no look at them.
+    leaving: AtomicUsize,
     /// Rings at the end of each hand-over.
     hand_over_ended: Notify,
 }
@@ -83,6 +85,7 @@ impl Slots {
             changes: AtomicU64::new(0),
             stood: RwLock::default(),
             handed: Mutex::default(),
+            leaving: AtomicUsize::new(0),
             hand_over_ended: Notify::new(),
         }
     }
@@ -170,13 +173,16 @@ impl Slots {
 
     /// Has requests for the rooms of a slot wait: it is handed over.
     pub(crate) fn leave(&self, slot: Slot) {
-        self.handed.lock().leaving.insert(slot);
+        let mut handed = self.handed.lock();
+        handed.leaving.insert(slot);
+        self.leaving.store(handed.leaving.len(), Ordering::Release);
     }
 
     /// The hand-over of a slot has ended. `to`: the node that has it now; `None`: it stays, or is lost.
     pub(crate) fn end_leave(&self, slot: Slot, to: Option<NodeKey>) {
         let mut handed = self.handed.lock();
         handed.leaving.remove(&slot);
+        self.leaving.store(handed.leaving.len(), Ordering::Release);
         handed.given.extend(to.map(|to| (slot, to)));
         drop(handed);
         self.hand_over_ended.notify_waiters();
@@ -184,7 +190,7 @@ impl Slots {
 
     /// True while a slot is handed over.
     pub(crate) fn is_leaving(&self, slot: Slot) -> bool {
-        self.handed.lock().leaving.contains(&slot)
+        self.leaving.load(Ordering::Acquire) > 0 && self.handed.lock().leaving.contains(&slot)
     }
 
     /// The node to which this one has handed a slot over, as long as it stands there.

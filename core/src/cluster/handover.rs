@@ -136,13 +136,17 @@ impl HandOvers {
     /// Begins the hand-overs whose time has come. Returns their slots.
     pub fn begin_next(&mut self, view: &mut View, now: Instant) -> Vec<Slot> {
         let mut begun = Vec::new();
+        let is_due = self.balance_at <= now;
+        if is_due {
+            // Without a place, too: a look that stays due would come again at once, for as long as the log is silent.
+            self.balance_at = now + BALANCE_INTERVAL;
+        }
         if !self.has_place() {
             return begun;
         }
         let next: Vec<_> = if self.gives_all {
             view.to_hand_over().collect()
-        } else if self.balance_at <= now {
-            self.balance_at = now + BALANCE_INTERVAL;
+        } else if is_due {
             view.to_balance(now).filter(|(slot, ..)| self.may_begin(*slot, now)).take(1).collect()
         } else {
             return begun;

@@ -14,7 +14,7 @@ use crate::shard::ways::{FromNode, OWN_PLACE, Way};
 use roomcast_core::cluster::{Term, node_place};
 use roomcast_core::fanout::segment::Level;
 use roomcast_core::limits::{
-    LINK_CALLS_MAX, LINK_KEEPS_BYTES_MAX, LINK_KEEPS_WAITING_BYTES_MAX, NODE_CALL_AGE_MAX,
+    LINK_CALLS_MAX, LINK_KEEPS_BYTES_MAX, LINK_KEEPS_WAITING_BYTES_MAX, LINK_KEPT_AGE_MAX, NODE_CALL_AGE_MAX,
 };
 use roomcast_core::node_proto as pb;
 use roomcast_core::room::id::{Encoding, RoomName, Run, Seq};
@@ -517,6 +517,23 @@ fn another_version_closes_the_link_once() {
     assert!(matches!(side.ways[0].way.back.pop(), Some(FromNode::Reset { .. })));
     assert!(side.ways[0].way.back.is_empty(), "told once");
     assert_eq!(side.exchange.poll_send(), None);
+}
+
+#[test]
+fn a_link_that_begins_anew_ends_the_hand_overs_whose_rooms_it_has_lost() {
+    let mut side = side(0);
+    let now = crate::clock::now();
+    let room = RoomName::parse("room-1").unwrap();
+    let way = Arc::clone(&side.ways[directory::home(&room, KEYS[0], SHARDS)].way);
+    side.exchange.meet(OTHER[0], 101, 1, now);
+    let word = NodeWord::ToHome(Control { room, run: Some(Run(1)), said: SegmentSaid::Moved });
+    way.out.push(ToNode { node: OTHER[0], word }).unwrap();
+    side.exchange.turn(now);
+    while side.exchange.poll_send().is_some() {}
+    assert_eq!(side.exchange.poll_reset(), None);
+    side.exchange.turn(now.later(LINK_KEPT_AGE_MAX));
+    assert_eq!(side.exchange.poll_reset(), Some(OTHER[0]));
+    assert_eq!(side.exchange.poll_reset(), None, "told once");
 }
 
 /// A word of a home about a batch.

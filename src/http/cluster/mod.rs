@@ -22,6 +22,7 @@ use http_body_util::BodyExt;
 use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Method, Uri};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::cluster::calls::{CallFailed, CallIn, Calls, NodeAnswer, NodeRequest};
@@ -31,7 +32,7 @@ use crate::config::cluster::ClusterConfig;
 use crate::metrics::{NodeCallOutcome, SlotCounts};
 use crate::shard::slots::Slots;
 use roomcast_core::cluster::{NodeKey, Slot, SlotHome};
-use roomcast_core::limits::UNREACHABLE_AFTER;
+use roomcast_core::limits::{HAND_OVER_HOLD_MAX, UNREACHABLE_AFTER};
 use roomcast_core::room::id::RoomName;
 
 use super::Node;
@@ -199,6 +200,25 @@ impl Node {
                 Err(cluster.without_home(now))
             }
         }
+    }
+
+    /// As [`Node::other_home`], behind a hand-over of the room's slot that is under way: for the doors of this node.
+    ///
+    /// # Errors
+    /// As [`Node::other_home`].
+    pub(super) async fn settled_home(
+        &self,
+        room: &RoomName,
+        effect: Effect,
+    ) -> Result<Option<OtherHome<'_>>, Problem> {
+        if let Some(cluster) = &self.cluster {
+            let slot = cluster.slots.of(room);
+            if cluster.slots.is_leaving(slot) {
+                // Boxed: requests that need not wait do not carry the wait. Past the time the room refuses below.
+                Box::pin(timeout(HAND_OVER_HOLD_MAX, cluster.left(slot))).await.ok();
+            }
+        }
+        self.other_home(room, effect)
     }
 
     /// Checks that this node is to answer another node's request for `room`. Such a request is never sent on.

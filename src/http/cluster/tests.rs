@@ -452,6 +452,30 @@ async fn calls_of_other_nodes_are_answered_as_at_the_doors_and_never_sent_on() {
 }
 
 #[tokio::test]
+async fn a_request_at_a_door_of_the_home_waits_for_the_end_of_a_hand_over_and_goes_where_the_room_is() {
+    let stage = TwoNodes::new(0).await;
+    stage.place("r1", SlotHome::Here);
+    let slot = stage.slots.of(&room("r1"));
+    for (home, status) in [(SlotHome::There(PEER), 200), (SlotHome::Here, 404)] {
+        stage.slots.leave(slot);
+        let asking = ask(stage.publisher, "GET", "/v1/rooms/r1", "");
+        let mut asking = std::pin::pin!(asking);
+        let is_early = timeout(std::time::Duration::from_millis(50), &mut asking).await.is_ok();
+        assert!(!is_early, "the room moves");
+        stage.slots.set_handed(slot, standing(home), None);
+        stage.slots.end_leave(slot, home.other());
+        let answer = if home == SlotHome::Here {
+            asking.await
+        } else {
+            let (answer, (node, request)) = tokio::join!(asking, stage.answer_next(ok(&json!({"seq": 7}))));
+            assert_eq!((node, request.target.as_str()), (PEER, "/v1/rooms/r1"));
+            answer
+        };
+        assert_eq!(answer.status, status, "{home:?}: {:?}", answer.body);
+    }
+}
+
+#[tokio::test]
 async fn the_list_of_rooms_is_of_all_nodes_and_names_the_silent() {
     let stage = TwoNodes::new(0).await;
     stage.place("r1", SlotHome::Here);

@@ -108,7 +108,7 @@ pub(super) async fn ladder(node: &Node, owner: StepOwner, request: Request) -> R
         StepOwner::Node => return Ok(of_node(node, wish).await),
         StepOwner::Room(room) => room,
     };
-    match node.other_home(&room, Effect::None)? {
+    match node.settled_home(&room, Effect::None).await? {
         None => of_room(node, &room, wish).await,
         Some(home) => home.answer(sent_on(&parts.method, &parts.uri, Some(JSON_TYPE), body)).await,
     }

@@ -60,7 +60,7 @@ impl Door for PublisherDoor {
             }
             Call::OnRoom(room, call) => {
                 let room = room_name(room)?;
-                match node.other_home(&room, call.effect())? {
+                match node.settled_home(&room, call.effect()).await? {
                     None => on_room(node, room, call, Query::of(request.uri())).await,
                     Some(home) => {
                         home.answer(sent_on(request.method(), request.uri(), None, Bytes::new())).await

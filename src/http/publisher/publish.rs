@@ -55,7 +55,7 @@ pub(super) async fn publish(
     let Caller { in_force, key } = caller;
     let mut messages = parsed(&body, encoding, &in_force.config.types)?;
     // Before the limit: a request that nobody answers takes nothing of it.
-    let home = node.other_home(&room, Effect::Change)?;
+    let home = node.settled_home(&room, Effect::Change).await?;
     let shed = past_limit(&node.metrics, &in_force.key_limits, key, &mut messages);
     drop(in_force);
     match home {

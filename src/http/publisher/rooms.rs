@@ -93,7 +93,7 @@ pub(super) async fn configure(node: &Node, room: RoomName, request: Request) -> 
     if !body.is_empty() {
         check_json(&parts.headers)?;
     }
-    match node.other_home(&room, Effect::Change)? {
+    match node.settled_home(&room, Effect::Change).await? {
         None => configure_here(node, room, &body).await,
         Some(home) => home.answer(sent_on(&parts.method, &parts.uri, Some(JSON_TYPE), body)).await,
     }

@@ -74,7 +74,7 @@ impl ViewerDoor {
 
     async fn page(&self, room: RoomName, part: Part, head: &Parts) -> Result<Answer, Problem> {
         let wanted = PageWanted::of(part, Query::of(&head.uri))?;
-        let home = self.node.other_home(&room, Effect::None)?;
+        let home = self.node.settled_home(&room, Effect::None).await?;
         let place = self.place_for_a_pull(head).await?;
         let page = match home {
             None => wanted.page(&self.node, room).await?,

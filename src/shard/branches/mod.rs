@@ -87,7 +87,8 @@ impl Branches {
             return;
         }
         let branch = self.rooms.entry(room.clone()).or_insert_with(|| Branch::new(self.ticket));
-        let is_fuel = matches!(said, SegmentSaid::Left(_));
+        // A room that is still here tells the directory by itself.
+        let is_fuel = matches!(said, SegmentSaid::Left(_)) && !branch.stands_in();
         branch.hear(shard, run, said, home, now.instant);
         if is_fuel {
             self.heats.feed(&room, branch.by_shard(), now.instant);

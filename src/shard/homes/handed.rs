@@ -81,6 +81,13 @@ impl Arriving {
         }
         self.rooms.retain(|_, rooms| !rooms.is_empty());
     }
+
+    /// Takes out the rooms of a slot.
+    fn take_slot(&mut self, slot: Slot) -> Vec<ArrivingRoom> {
+        let rooms = self.rooms.remove(&slot).unwrap_or_default();
+        self.bytes -= rooms.iter().map(|room| room.state.encoded_len()).sum::<usize>();
+        rooms
+    }
 }
 
 impl Homes {
@@ -92,6 +99,11 @@ impl Homes {
         let left = of_slot.map(|(_, home)| home.room.name().clone()).collect();
         self.leaving_slots
             .insert(slot, Leaving { to, attempt, left, bytes: 0, is_whole: true, is_told: false });
+    }
+
+    /// True while slots are handed over.
+    pub(in crate::shard) fn has_leaving(&self) -> bool {
+        !self.leaving_slots.is_empty()
     }
 
     /// True while rooms settle.
@@ -304,6 +316,13 @@ impl Homes {
     ) {
         let at = now.instant;
         self.arriving.drop_if(|room| at.saturating_duration_since(room.at) >= ARRIVING_AGE_MAX);
+        // An earlier attempt was given up: its rooms would take the place of these.
+        let rooms = self.arriving.rooms.get(&slot);
+        let is_earlier =
+            |room: &ArrivingRoom| room.from.node == from.node && room.from.attempt < from.attempt;
+        if rooms.is_some_and(|rooms| rooms.iter().any(is_earlier)) {
+            self.arriving.take_slot(slot);
+        }
         let bytes = self.arriving.bytes + state.encoded_len();
         if bytes > ARRIVING_BYTES_MAX {
             // The room lives anew here, if the slot comes.
@@ -321,8 +340,7 @@ impl Homes {
 
     /// The rooms that came with a slot.
     pub(in crate::shard) fn take_arrived(&mut self, slot: Slot, from: SlotArrival) -> Vec<RoomState> {
-        let rooms = self.arriving.rooms.remove(&slot).unwrap_or_default();
-        self.arriving.bytes -= rooms.iter().map(|room| room.state.encoded_len()).sum::<usize>();
+        let rooms = self.arriving.take_slot(slot);
         let of_offer = rooms.into_iter().filter(|room| room.from == from);
         of_offer.map(|room| *room.state).collect()
     }

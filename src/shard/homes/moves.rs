@@ -26,7 +26,7 @@ pub(in crate::shard) enum SlotTurn {
 
 impl Homes {
     /// The reason why this node takes no request about a room; `None`: it does.
-    pub(super) fn homeless(&self, room: &RoomName) -> Option<Homeless> {
+    pub(in crate::shard) fn homeless(&self, room: &RoomName) -> Option<Homeless> {
         // Nothing was taken, and the doors ask the next home.
         let leaving = self.is_leaving(room).then_some(Homeless::NoHome);
         leaving.or_else(|| self.nodes.as_ref().and_then(|nodes| nodes.home_of(room).refusal()))

@@ -26,7 +26,7 @@ use crate::room::{Census, Join, LocalSegment, SegmentSaid};
 pub(super) struct Pause {
     since: Instant,
     words: Vec<KeptWord>,
-    /// At most so many words.
+    /// At most so many words, and the departures of members of a room that is still here.
     words_max: usize,
     /// The room is still here, and may go on here.
     stands_in: bool,
@@ -234,7 +234,9 @@ impl Branch {
         let Some(pause) = &mut self.pause else {
             return self.said.push_back(BranchSaid::ToHome { node, run, said });
         };
-        if pause.words.len() < pause.words_max {
+        // A member leaves once, so departures have a bound of their own.
+        let is_needed = pause.stands_in && matches!(said, SegmentSaid::Left(_));
+        if is_needed || pause.words.len() < pause.words_max {
             return pause.words.push(KeptWord { shard, run, said });
         }
         if pause.stands_in {

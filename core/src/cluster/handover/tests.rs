@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::cluster::OwnNode;
+use crate::cluster::node::NodeName;
 use crate::now::Now;
 
 const TO: NodeKey = NodeKey(7);
@@ -48,6 +50,28 @@ fn a_few_slots_are_on_their_way_at_the_same_time() {
         assert!(!giving.may_begin(Slot(slot), now));
     }
     assert!(!giving.has_place() && !giving.may_begin(Slot(9), now));
+}
+
+#[test]
+fn a_look_for_balance_comes_once_in_an_interval_also_while_no_further_slot_may_go() {
+    let now = Now::made_up().instant;
+    let own = OwnNode {
+        name: NodeName::parse("node-1").unwrap(),
+        incarnation: 1,
+        shards: 1,
+        dead_after: Duration::from_secs(2),
+    };
+    let mut view = View::new(own, now);
+    let mut giving = HandOvers::new(1, now);
+    for slot in 0..4 {
+        giving.begin(Slot(slot), TO, TERM, now);
+        giving.packed(Slot(slot), u64::from(slot) + 1, 0, true, now);
+    }
+    // The log does not answer the claims by which these would end.
+    let late = now + BALANCE_INTERVAL;
+    giving.due(late);
+    assert_eq!(giving.begin_next(&mut view, late), []);
+    assert_eq!(giving.poll_deadline(), Some(late + BALANCE_INTERVAL));
 }
 
 #[test]

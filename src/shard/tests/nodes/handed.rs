@@ -10,6 +10,7 @@ use crate::shard::ways::{FromNode, NodeWord, OWN_PLACE};
 use roomcast_core::cluster::{Slot, SlotHome, SlotStanding, Term, node_place};
 use roomcast_core::limits::HAND_OVER_PACK_AGE_MAX;
 use roomcast_core::room::id::RoomName;
+use roomcast_core::room::message::Homeless;
 
 /// The slots on their way.
 #[derive(Default)]
@@ -195,4 +196,25 @@ impl World {
         };
         known.filter_map(run).collect()
     }
+}
+
+#[test]
+fn a_request_that_waited_for_the_end_of_a_hand_over_finds_the_room_that_goes_on() {
+    let mut world = World::of_nodes(1, 2, fastrand::Rng::with_seed(1));
+    world.is_calm = true;
+    let room = name(ROOMS[0]);
+    let slot = Slot::of(&room, CLUSTER_KEY);
+    world.claim(slot, 0);
+    world.steps(40);
+    let now = world.now;
+    let node = &mut world.nodes[0];
+    let at = node.home(&room);
+    let (way, shard) = (&node.ways[at], &mut node.shards[at]);
+    way.back.push(FromNode::HandOver { slot, to: key(1), attempt: 1 }).unwrap();
+    shard.turn(now);
+    assert_eq!(shard.homes.homeless(&room), Some(Homeless::NoHome));
+    way.back.push(FromNode::Resume { slot }).unwrap();
+    // As before each request of a door.
+    shard.follow_slots(now);
+    assert_eq!(shard.homes.homeless(&room), None);
 }
