@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::SHARDS_MAX;
+use crate::room::Roll;
 use crate::room::exchange::{Ask, Departure, Input, Join, RefreshWant, SegmentSaid, Told};
 use crate::room::id::Cursor;
 use crate::room::message::{Published, Unavailable, Verdict, sample};
@@ -324,6 +325,44 @@ fn a_room_with_members_here_or_with_something_on_its_way_is_not_handed_over() {
     if waiting.room.gathered() > 0 {
         assert!(!waiting.room.is_settled());
     }
+}
+
+#[test]
+fn members_of_the_home_itself_go_along_once_their_segment_has_told_them() {
+    let mut home = lively();
+    home.join(0, 21);
+    home.join(0, 22);
+    home.publish(sample("chat", "9"));
+    home.take_all();
+    assert!(!home.room.is_settled(), "the segment has not taken the batch");
+    home.tell(Input::Segment { shard: 0, said: SegmentSaid::Taken { batches: 1, cost: None } });
+    home.settle();
+    let member =
+        |device| Departure { encoding: Encoding::Json, epoch: None, acked: 0, counts_from: 1, device };
+    let told = |home: &mut Home, devices: &[u64]| {
+        let mut roll = Box::<Roll>::default();
+        assert!(devices.iter().all(|device| roll.add(&member(*device))));
+        home.tell(Input::Segment { shard: 0, said: SegmentSaid::Enrolled { attempt: 1, roll: Some(roll) } });
+    };
+    let said = |home: &mut Home| {
+        let place = |place| u64::try_from(place).ok();
+        let said = home.room.hand_over(place, 1, &RoomRules::default(), home.now);
+        let of_home = |said: pb::RoomState| said.places.into_iter().find(|place| place.incarnation == 1);
+        said.map(|said| {
+            of_home(said).map(|place| place.members.iter().map(|it| it.device).collect::<Vec<_>>())
+        })
+    };
+    assert_eq!(said(&mut home), Err(NotHanded), "nothing told");
+    told(&mut home, &[21]);
+    assert_eq!(said(&mut home), Err(NotHanded), "one of two");
+    told(&mut home, &[21, 22]);
+    assert_eq!(said(&mut home), Ok(Some(vec![21, 22])));
+    home.tell(Input::Segment { shard: 0, said: SegmentSaid::Left(member(21)) });
+    assert_eq!(said(&mut home), Ok(Some(vec![22])));
+    home.tell(Input::Pause(false));
+    home.join(0, 23);
+    home.settle();
+    assert_eq!(said(&mut home), Err(NotHanded), "a roll from before");
 }
 
 #[test]
