@@ -209,7 +209,8 @@ fn a_request_that_waited_for_the_end_of_a_hand_over_finds_the_room_that_goes_on(
     let now = world.now;
     let node = &mut world.nodes[0];
     let at = node.home(&room);
-    let (way, shard) = (&node.ways[at], &mut node.shards[at]);
+    let way = &node.ways[at];
+    let shard = &mut node.shards[at];
     way.back.push(FromNode::HandOver { slot, to: key(1), attempt: 1 }).unwrap();
     shard.turn(now);
     assert_eq!(shard.homes.homeless(&room), Some(Homeless::NoHome));
