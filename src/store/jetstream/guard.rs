@@ -73,27 +73,25 @@ impl Guard {
     }
 
     /// Looks at the sizes of the streams.
-    pub(super) async fn keep_measuring(
-        self: Arc<Self>,
-        jetstream: Context,
-        name: String,
-        streams: Arc<Streams>,
-    ) {
+    pub(super) async fn keep_measuring(self: Arc<Self>, jetstream: Context, name: String) {
         loop {
-            for (number, bytes_max) in streams.bytes_max.iter().enumerate() {
+            for (number, full) in self.full.iter().enumerate() {
                 let stream = format!("{}_{number}", streams_of(&name));
                 // The last size counts while JetStream is silent.
                 let Ok(Ok(stream)) = timeout(LOG_OP_AGE_MAX, jetstream.get_stream(&stream)).await else {
                     continue;
                 };
-                let is_full = stream.cached_info().state.bytes + LOG_RESERVE_BYTES >= *bytes_max;
-                if is_full && !self.full[number].swap(is_full, Ordering::Relaxed) {
+                let info = stream.cached_info();
+                // As it is now: an operator may have given the stream more space. Without a bound it is negative.
+                let bytes_max = u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX);
+                let is_full = info.state.bytes + LOG_RESERVE_BYTES >= bytes_max;
+                if is_full && !full.swap(is_full, Ordering::Relaxed) {
                     warn!(
                         number,
                         bytes_max, "a stream of the log is full: its reliable messages are refused"
                     );
                 }
-                self.full[number].store(is_full, Ordering::Relaxed);
+                full.store(is_full, Ordering::Relaxed);
             }
             sleep(LOG_SIZE_INTERVAL).await;
         }

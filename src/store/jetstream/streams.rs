@@ -76,15 +76,12 @@ pub(super) struct Streams {
     pub(super) identity: Identity,
     /// The names of the servers with a copy of a stream. Empty: a server that is in no cluster of servers.
     pub(super) servers: BTreeSet<String>,
-    /// The bytes that each stream may hold, claims included.
-    pub(super) bytes_max: Vec<u64>,
 }
 
 impl Streams {
     /// Finds the streams of the cluster `name`, and makes those that are missing.
     pub(super) async fn open(jetstream: &Context, name: &str, replicas: usize) -> Result<Self, StreamsError> {
-        let mut streams =
-            Self { identity: Identity::drawn()?, servers: BTreeSet::new(), bytes_max: Vec::new() };
+        let mut streams = Self { identity: Identity::drawn()?, servers: BTreeSet::new() };
         for number in 0..LOG_STREAMS {
             let stream = format!("{}_{number}", streams_of(name));
             let wanted = streams.identity.stream(name, number, replicas);
@@ -100,7 +97,6 @@ impl Streams {
                 return Err(StreamsError::Shape { stream, difference });
             }
             streams.identity = identity;
-            streams.bytes_max.push(u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX));
             if let Some(cluster) = info.cluster {
                 streams.servers.extend(cluster.leader);
                 streams.servers.extend(cluster.replicas.into_iter().map(|replica| replica.name));

@@ -208,7 +208,7 @@ impl LogShell {
     /// Starts the tasks that watch the servers.
     fn watch(&self, opened: OpenLog, name: String) {
         let OpenLog { login, jetstream, streams, proven, reconnected, .. } = opened;
-        tokio::spawn(Arc::clone(&self.guard).keep_measuring(jetstream, name, Arc::clone(&streams)));
+        tokio::spawn(Arc::clone(&self.guard).keep_measuring(jetstream, name));
         if let Some(proven) = proven {
             tokio::spawn(Arc::clone(&self.guard).keep_proving(login, streams, reconnected, proven));
         }
