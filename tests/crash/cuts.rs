@@ -111,7 +111,7 @@ async fn run_of(doors: &Doors, room: &str) -> String {
     life(&Device::join(doors, room, Encoding::Json).await.welcome).1
 }
 
-/// What came of a cut.
+/// The times of a cut.
 struct Came {
     /// From the cut to the last word of its home.
     ordered: Duration,

@@ -94,7 +94,7 @@ async fn found(doors: &Doors, room: &str) -> Answered {
     }
 }
 
-/// What power cuts did.
+/// Messages that were answered before power cuts, and the lost ones.
 #[derive(Debug, Default)]
 struct Outcome {
     answered: usize,

@@ -41,7 +41,7 @@ struct Steady {
     publishing: Vec<JoinHandle<SteadyEnd>>,
 }
 
-/// What a publisher has seen.
+/// The answers of a publisher.
 #[derive(Debug, Default)]
 struct SteadyEnd {
     answers: usize,

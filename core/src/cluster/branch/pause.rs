@@ -26,8 +26,6 @@ use crate::room::{Census, Join, LocalSegment, SegmentSaid};
 pub(super) struct Pause {
     since: Instant,
     words: Vec<KeptWord>,
-    /// At most so many words, and the departures of members of a room that is still here.
-    words_max: usize,
     /// The room is still here, and may go on here.
     stands_in: bool,
 }
@@ -73,9 +71,6 @@ impl Branch {
     #[must_use]
     pub fn standing_in(ticket: u32, room: HandedOut, now: Instant) -> Self {
         let HandedOut { to, run, epoch, seq, segments } = room;
-        let members = segments.iter().map(|(_, census)| census.members()).sum::<u64>();
-        // Each member may leave, and no departure may be lost: the room may go on here.
-        let words_max = BRANCH_PAUSED_WORDS_MAX + usize::try_from(members).unwrap_or(usize::MAX / 2);
         let segment = |(shard, census)| (shard, BranchSegment { census, ..BranchSegment::default() });
         Self {
             home: Some(to),
@@ -83,7 +78,7 @@ impl Branch {
             epoch,
             seq,
             segments: segments.into_iter().map(segment).collect(),
-            pause: Some(Pause { since: now, words: Vec::new(), words_max, stands_in: true }),
+            pause: Some(Pause { since: now, words: Vec::new(), stands_in: true }),
             ..Self::new(ticket)
         }
     }
@@ -124,9 +119,7 @@ impl Branch {
             said: SegmentSaid::Paused { attempt },
         });
         if is_heard {
-            let words_max = BRANCH_PAUSED_WORDS_MAX;
-            let words = Vec::new();
-            self.pause.get_or_insert(Pause { since: now, words, words_max, stands_in: false });
+            self.pause.get_or_insert(Pause { since: now, words: Vec::new(), stands_in: false });
         }
     }
 
@@ -234,9 +227,9 @@ impl Branch {
         let Some(pause) = &mut self.pause else {
             return self.said.push_back(BranchSaid::ToHome { node, run, said });
         };
-        // A member leaves once, so departures have a bound of their own.
+        // A room that goes on here may lose no departure. A member leaves once, so these have a bound of their own.
         let is_needed = pause.stands_in && matches!(said, SegmentSaid::Left(_));
-        if is_needed || pause.words.len() < pause.words_max {
+        if is_needed || pause.words.len() < BRANCH_PAUSED_WORDS_MAX {
             return pause.words.push(KeptWord { shard, run, said });
         }
         if pause.stands_in {

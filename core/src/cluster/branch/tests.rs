@@ -410,7 +410,7 @@ fn a_room_that_goes_on_here_has_each_word_of_its_members_from_the_branch_that_st
     let now = Now::made_up().instant;
     let mut branch = standing_in(now);
     let reach = crate::room::Reach::default();
-    // More than have a place beside a departure of each member.
+    // More than have a place.
     for _ in 0..BRANCH_PAUSED_WORDS_MAX + 9 {
         let early = crate::room::EarlyAck { reach, is_named: false };
         hear(&mut branch, 0, SegmentSaid::AckedEarly { epoch: None, early });
@@ -419,7 +419,7 @@ fn a_room_that_goes_on_here_has_each_word_of_its_members_from_the_branch_that_st
     hear(&mut branch, 0, SegmentSaid::Left(departure()));
     hear(&mut branch, 1, SegmentSaid::Left(departure()));
     let here = branch.hand_in(RUN).unwrap();
-    assert_eq!(here.words.len(), BRANCH_PAUSED_WORDS_MAX + 4);
+    assert_eq!(here.words.len(), BRANCH_PAUSED_WORDS_MAX + 2);
     assert!(matches!(here.words.last(), Some((1, SegmentSaid::Left(_)))));
 }
 

@@ -7,7 +7,7 @@ use super::device::Device;
 use super::world::{CLUSTER_KEY, Node, ROOMS, World, key, name};
 use crate::shard::slots::SlotArrival;
 use crate::shard::ways::{FromNode, NodeWord, OWN_PLACE};
-use roomcast_core::cluster::{Slot, SlotHome, SlotStanding, Term, node_place};
+use roomcast_core::cluster::{Slot, SlotHome, SlotStanding, node_place};
 use roomcast_core::limits::HAND_OVER_PACK_AGE_MAX;
 use roomcast_core::room::id::RoomName;
 use roomcast_core::room::message::Homeless;
@@ -89,15 +89,7 @@ impl World {
         if !self.is_calm && self.chance(10) {
             return self.resume(slot);
         }
-        // The next home knows that it had lost the slot: it takes no offer of a slot that it holds.
-        for (at, _) in self.standings.get_mut(&(to, slot)).into_iter().flatten() {
-            *at = self.now.instant;
-        }
-        self.bring_standings();
-        self.hand_overs.under_way.remove(&slot);
-        self.claimants.insert(slot, to);
-        self.terms += 1;
-        let term = Term { generation: 0, sequence: self.terms };
+        let term = self.begin_term(slot, to);
         // Standings of former terms come too late.
         for node in 0..self.nodes.len() {
             let late = self.standings.entry((node, slot)).or_default();

@@ -229,8 +229,8 @@ impl World {
         self.now.instant + Duration::from_millis(self.random.u64(..=ms_max))
     }
 
-    /// A node claims a slot, and all hear of it in their time.
-    pub(super) fn claim(&mut self, slot: Slot, to: usize) {
+    /// A node claims a slot, under this term.
+    pub(super) fn begin_term(&mut self, slot: Slot, to: usize) -> Term {
         // A node claims a slot only once it knows that it has lost it: its former rooms end before others hear.
         for (at, _) in self.standings.get_mut(&(to, slot)).into_iter().flatten() {
             *at = self.now.instant;
@@ -239,7 +239,12 @@ impl World {
         self.hand_overs.under_way.remove(&slot);
         self.claimants.insert(slot, to);
         self.terms += 1;
-        let term = Term { generation: 0, sequence: self.terms };
+        Term { generation: 0, sequence: self.terms }
+    }
+
+    /// A node claims a slot, and all hear of it in their time.
+    pub(super) fn claim(&mut self, slot: Slot, to: usize) {
+        let term = self.begin_term(slot, to);
         for node in 0..self.nodes.len() {
             if node != to && self.chance(40) {
                 self.stand(node, slot, SlotStanding { home: SlotHome::Nobody, term });
